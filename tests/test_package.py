@@ -1,0 +1,49 @@
+"What a user meets first: import, notebooks headless from anywhere, the wheel, the command line"
+import json, os, subprocess, sys, time, zipfile
+from pathlib import Path
+import pytest
+ROOT = Path(__file__).resolve().parent.parent
+
+def python(code, cwd, **env): return subprocess.run([sys.executable, "-c", code], cwd=cwd, env=os.environ | env, capture_output=True, text=True)
+
+def test_import_is_light(tmp_path):
+    r = python("import sys, reasonflow; print(sorted(set(sys.modules) & {'torch', 'transformers', 'mujoco', 'unsloth', 'gradio'}))", tmp_path, PYTHONPATH=str(ROOT))
+    assert r.stdout.strip() == "[]", r.stdout + r.stderr
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["00_base", "01_sft"])
+def test_papermill_smoke_from_anywhere(name, tmp_path):
+    out = tmp_path/"out.ipynb"
+    start = time.time()
+    r = subprocess.run([sys.executable, "-m", "papermill", str(ROOT/"nbs"/f"{name}.ipynb"), str(out), "-p", "preset", "smoke", "-k", "python3", "--no-progress-bar"], cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"REASONFLOW_RUNS": str(tmp_path/"runs")})
+    assert r.returncode == 0, r.stderr[-3000:]
+    run, = (tmp_path/"runs").iterdir()
+    assert json.loads((run/"manifest.json").read_text())["state"] == "finished" and json.loads((run/"results.json").read_text())
+    print(f"{name}: {time.time() - start:.0f} s")
+
+@pytest.mark.slow
+def test_weights_from_an_installed_wheel(tmp_path):
+    subprocess.run(["git", "clone", "-q", "--depth", "1", f"file://{ROOT}", str(tmp_path/"src")], check=True)
+    r = subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path), str(tmp_path/"src")], capture_output=True, text=True)
+    assert r.returncode == 0, r.stderr
+    zipfile.ZipFile(next(tmp_path.glob("*.whl"))).extractall(tmp_path/"site")
+    r = python("import reasonflow; from reasonflow.runs import find_checkpoint; print(reasonflow.__file__); print(find_checkpoint('tiny-sft'))", tmp_path/"site", PYTHONPATH=str(tmp_path/"site"))
+    where, found = r.stdout.split()
+    assert where.startswith(str(tmp_path)) and found.startswith(str(tmp_path)), r.stdout + r.stderr
+
+def test_notebooks_are_lean():
+    for nb in ROOT.glob("nbs/**/*.ipynb"):
+        cells = json.loads(nb.read_text())["cells"]
+        assert nb.stat().st_size < 1e6, nb
+        if nb.parent.name == "nbs": assert sum(c["cell_type"] == "code" for c in cells) <= 40, nb
+        assert all(c.get("execution_count") is None for c in cells if c["cell_type"] == "code"), nb
+
+def test_readme_names_real_commands():
+    text = (ROOT/"README.md").read_text(); make = (ROOT/"Makefile").read_text()
+    import re
+    for target in re.findall(r"`?make (\w+)", text): assert f"\n{target}:" in make, target
+    for link in re.findall(r"\]\((?!http)([^)#]+)", text): assert (ROOT/link).exists(), link
+
+def test_readme_table_is_the_recorded_one():
+    from reasonflow.cli import readme_table
+    assert readme_table() in (ROOT/"README.md").read_text()
