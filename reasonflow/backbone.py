@@ -6,12 +6,13 @@
 __all__ = ['SPECIAL', 'QWEN_SIZES', 'QWEN3_5_4B', 'LORA_TARGETS', 'train_tokenizer', 'FramesProcessor', 'FramesConfig',
            'make_processor', 'qwen_config', 'new_model', 'best_dtype', 'load', 'save', 'on_meta', 'module_table',
            'add_lora', 'patchify', 'Collator', 'NumberHead', 'Looking', 'answer_loss', 'MuonAdamW', 'make_optimizer',
-           'prompts', 'answer', 'model_card']
+           'quicken', 'prompts', 'answer', 'model_card']
 
 # %% ../nbs/foundations/backbone.ipynb #d360a128
 import json, math, os, re
 from functools import lru_cache
 from pathlib import Path
+from types import MethodType
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import numpy as np
@@ -24,6 +25,7 @@ from tqdm.auto import tqdm
 from transformers import (AutoModelForImageTextToText, AutoProcessor, PreTrainedTokenizerFast, ProcessorMixin,
                           Qwen3_5Config, Qwen3_5ForConditionalGeneration, Qwen3VLProcessor)
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5VisionAttention, apply_rotary_pos_emb_vision
 from transformers.utils import logging as hf_logging
 from .runs import atomic_folder, find_checkpoint
 
@@ -191,10 +193,11 @@ class Collator:
     """Conversations about images to one batch. The loss falls on answers only.
 
     `number_targets` (B, T, 2): at the token before a coordinate, that coordinate and the next of its bracket, divided by 1000; NaN elsewhere.
-    `look_at` (B, T, 2): at the token before a point or a box, its centre in 0..1; NaN elsewhere.
+    `look_at` (B, T, 2, 3): at the token before a place, the two places that matter there as (frame, x, y), x and y in 0..1; NaN elsewhere.
+      A sample's own "look" says which; without one, the centre of a point or box that is the answer, twice.
     `weights` (B, T): how much the *next* token counts: the hundreds of a coordinate more than its units.
     """
-    def __init__(self, processor, digits=(.3, .7, 1.5), multiple=1):
+    def __init__(self, processor, digits=(.3, 1.5, 3.), multiple=1):
         self.tok, self.digits, self.multiple = processor.tokenizer, digits, multiple
         ip = processor.image_processor
         self.patch, self.merge = ip.patch_size, ip.merge_size
@@ -205,9 +208,9 @@ class Collator:
         self.answer = lru_cache(100_000)(self._answer)
 
     def _answer(self, text):
-        "Token ids of an answer, their weights, the coordinate targets of the tokens before them, and where a point or box is"
+        "Token ids of an answer, their weights, the coordinate targets of the tokens before them, the tokens before each place, and the centre of a point or box"
         ids = list(self.ids(text)) + [self.tok.eos_token_id]
-        weights, targets, look = [1.]*len(ids), {}, None
+        weights, targets, spots, centre = [1.]*len(ids), {}, [-1], None
         if text.startswith("["):
             words = [self.tok.decode([i]) for i in ids]
             groups, run = [], []
@@ -215,12 +218,13 @@ class Collator:
                 if w.isdigit(): run.append(i); continue
                 if run: groups.append(run); run = []
             values = [int("".join(words[i] for i in g))/1000 for g in groups]
-            if len(values) in (2, 4) and groups[0][0] > 0: look = (groups[0][0] - 1, values if len(values) == 2 else ((values[0] + values[2])/2, (values[1] + values[3])/2))
+            if len(values) in (2, 4): centre = values if len(values) == 2 else ((values[0] + values[2])/2, (values[1] + values[3])/2)
+            spots = [g[0] - 1 for g in (groups[:1] if centre else groups[::2])]
             joined = [a[-1] + 2 == b[0] and "]" not in words[a[-1] + 1] for a, b in zip(groups, groups[1:])] + [False]
             for g, v, nxt, j in zip(groups, values, values[1:] + [0], joined):
                 targets[g[0] - 1] = (v, nxt if j else math.nan)
                 for place, i in enumerate(reversed(g)): weights[i] = self.digits[min(place, len(self.digits) - 1)]
-        return ids, weights, targets, look
+        return ids, weights, targets, spots, centre
 
     def frames(self, images):
         "PIL images or arrays to (N, side, side, 3) uint8"
@@ -236,17 +240,18 @@ class Collator:
             if "raw" in s: ids += block; weights += [0.]*len(block)
             for question, answer in s.get("raw", ()):                 # plain text, as in pretraining: no chat marks
                 q = self.ids(question + " ")
-                a, w, t, look = self.answer(answer)
+                a, w, t, spots, centre = self.answer(answer)
                 targets |= {len(ids) + len(q) + i: v for i, v in t.items()}
-                if look: looks[len(ids) + len(q) + look[0]] = look[1]
+                if centre: looks[len(ids) + len(q) + spots[0]] = [(0, *centre)]*2
                 ids += q + a[:-1] + self.ids("\n"); weights += [0.]*len(q) + w
             for n, (question, answer) in enumerate(() if "raw" in s else s.get("turns") or [(s["human"], s["assistant"])]):
                 prompt = start + (block*len(s["frames"]) if n == 0 else []) + self.ids(question) + mid
                 ids += prompt; weights += [0.]*len(prompt)
                 if answer is None: continue                       # a prompt to generate from
-                a, w, t, look = self.answer(answer)
+                a, w, t, spots, centre = self.answer(answer)
                 targets |= {len(ids) + i: v for i, v in t.items()}
-                if look and len(s["frames"]) == 1: looks[len(ids) + look[0]] = look[1]
+                look = s.get("look") or (centre and len(s["frames"]) == 1 and [(0, *centre)]*2)
+                if look: looks |= {len(ids) + i: look for i in spots}
                 ids += a; weights += w
                 ids += self.ids("\n"); weights += [0.]
             rows.append((ids, weights, targets, looks)); images += self.frames(s["frames"])
@@ -254,7 +259,7 @@ class Collator:
         longest = -(-longest//self.multiple)*self.multiple
         ids = torch.full((len(rows), longest), self.pad)
         weights, numbers = torch.zeros(len(rows), longest), torch.full((len(rows), longest, 2), math.nan)
-        mask, look_at = torch.zeros_like(ids), numbers.clone()
+        mask, look_at = torch.zeros_like(ids), torch.full((len(rows), longest, 2, 3), math.nan)
         for b, (i, w, t, l) in enumerate(rows):
             ids[b, :len(i)], weights[b, :len(i)], mask[b, :len(i)] = torch.tensor(i), torch.tensor(w), 1
             for p, v in t.items(): numbers[b, p] = torch.tensor(v)
@@ -281,19 +286,25 @@ class Looking:
     def __exit__(self, *_):
         for h in self.hooks: h.remove()
 
-    def loss(self, batch):
-        "Cross-entropy of attending, just before a point or box is written, to the image token in which its centre lies; None without any"
+    @staticmethod
+    def aim(batch):
+        "Rows (n,), positions (n,), and the two image tokens (n, 2) in which the places of `look_at` lie"
         look = batch["look_at"]
-        rows, at = (~look.isnan().any(-1)).nonzero(as_tuple=True)
-        if not len(rows): return None
+        rows, at = (~look[..., 0, 0].isnan()).nonzero(as_tuple=True)
         side = math.isqrt(int(batch["image_grid_thw"][0, 1]*batch["image_grid_thw"][0, 2]))//2
-        cell = (look[rows, at]*side).long().clamp(0, side - 1)
-        goal = batch["mm_token_type_ids"].argmax(1)[rows] + cell[:, 1]*side + cell[:, 0]
+        frame, cell = look[rows, at, :, 0].long(), (look[rows, at, :, 1:]*side).long().clamp(0, side - 1)          # (n, 2), (n, 2, 2)
+        first = batch["mm_token_type_ids"].argmax(1)[rows, None] + frame*(side*side + 2)                             # each image has a mark before and behind
+        return rows, at, first + cell[..., 1]*side + cell[..., 0]
+
+    def loss(self, batch):
+        "Cross-entropy of attending, just before a place is written, to where it lies: one place for each head; None without any"
+        rows, at, goal = self.aim(batch)
+        if not len(rows): return None
         q, k = self.q[rows, at, :2].float(), self.k[rows, :, 0].float()                       # (n, 2, h), (n, T, h)
         scores = torch.einsum("nhd,ntd->nht", q, k)/q.shape[-1]**.5
         later = torch.arange(k.shape[1], device=k.device) > at[:, None]
         scores = scores.masked_fill(later[:, None], -math.inf)
-        return nn.functional.cross_entropy(scores.flatten(0, 1), goal.repeat_interleave(2))
+        return nn.functional.cross_entropy(scores.flatten(0, 1), goal.flatten())
 
 def answer_loss(model, batch, head=None, number_weight=5., look_weight=.5):
     "Weighted cross-entropy of the answers' tokens; with a `head`, also the error of the coordinates read off and of where the model looks. And the parts"
@@ -360,6 +371,24 @@ def make_optimizer(modules, lr:float, # of vectors, embeddings and heads, by Ada
     matrix = lambda n, p: p.ndim == 2 and not any(w in n for w in ("embed", "lm_head", "read", "patches", "cells"))
     return MuonAdamW([dict(params=[p for n, p in named if matrix(n, p)], muon=True, lr=muon_lr or lr, weight_decay=weight_decay),
                       dict(params=[p for n, p in named if not matrix(n, p)], lr=lr, weight_decay=0.)])
+
+# %% ../nbs/foundations/backbone.ipynb #9c1f20a2
+def _attend_together(self, hidden_states, cu_seqlens, position_embeddings=None, **kw):
+    "The forward of a vision attention for images of one size; others take the stock way"
+    images, n = len(cu_seqlens) - 1, int(cu_seqlens[1])
+    if len(hidden_states) != images*n: return Qwen3_5VisionAttention.forward(self, hidden_states, cu_seqlens=cu_seqlens, position_embeddings=position_embeddings, **kw)
+    q, k, v = self.qkv(hidden_states).reshape(images*n, 3, self.num_heads, -1).unbind(1)
+    q, k = apply_rotary_pos_emb_vision(q, k, *position_embeddings)
+    q, k, v = (x.reshape(images, n, self.num_heads, -1).transpose(1, 2).contiguous() for x in (q*self.scaling, k, v))
+    return self.proj(((q @ k.transpose(-1, -2)).softmax(-1) @ v).transpose(1, 2).reshape(images*n, -1))
+
+def quicken(model):
+    "Train faster on a CPU: same function, other kernels; leaves a model on a GPU alone"
+    if model.device.type != "cpu": return model
+    for module in model.modules():
+        if isinstance(module, Qwen3_5VisionAttention): module.forward = MethodType(_attend_together, module)
+    model.config.text_config._attn_implementation = "eager"
+    return model
 
 # %% ../nbs/foundations/backbone.ipynb #dd25cd48
 def prompts(collator, samples):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'console', 'NOTEBOOKS', 'notebooks_folder', 'run_notebook', 'results_table', 'run', 'evaluate', 'pins',
-           'check_machine', 'doctor', 'main', 'readme_table']
+           'check_machine', 'doctor', 'main', 'readme_table', 'readme_figure', 'readme']
 
 # %% ../nbs/cli.ipynb #e429bea0
 import importlib.util, json, os, platform, shutil, subprocess, sys, time
@@ -160,3 +160,29 @@ def readme_table() -> str: # markdown
         r = record["results"].get(key)
         if r: rows.append(f"| {words} | {r['value']:.3g} | {r['low']:.3g} – {r['high']:.3g} | {r['n']} |")
     return "\n".join(rows)
+
+# %% ../nbs/cli.ipynb #2bfca135
+def readme_figure(path, seed:int=500_000, n:int=24):
+    "Two of the first `n` test scenes, the one whose error is the median and the one at the upper eighth, before and after Stage 1"
+    import matplotlib.pyplot as plt, numpy as np
+    from reasonflow.backbone import answer, load
+    from reasonflow.sft import test_samples, waypoint_errors
+    from reasonflow.waypoints import draw
+    scenes = test_samples(seed, n, only="trajectory")
+    texts = [answer(*load(name), scenes) for name in ("tiny-base", "tiny-sft")]
+    errors, _, _ = waypoint_errors(scenes, texts[1])
+    order, half = np.argsort(errors), len(scenes)//2
+    fig, axes = plt.subplots(1, 4, figsize=(12.5, 3.7))
+    for i, pair, rank in ((order[half], axes[:2], f"the median of {len(scenes)}"), (order[-len(scenes)//8], axes[2:], f"the worst but {len(scenes)//8 - 1} of {len(scenes)}")):
+        for ax, text, title in zip(pair, (texts[0][i], texts[1][i]), (f"{scenes[i].human[6:-13]}\nbefore", f"after: {errors[i]:.0f} of 1000 off\n({rank})")):
+            ax.imshow(draw(scenes[i].frames[0], text, scenes[i].assistant, size=384)); ax.axis("off"); ax.set_title(title, fontsize=9)
+    fig.tight_layout(); fig.savefig(path, dpi=90); plt.close(fig)
+
+@app.command(hidden=True)
+def readme():
+    "Write the README's table and picture from what is shipped."
+    import re
+    root = notebooks_folder().parent
+    page = (root/"README.md").read_text()
+    (root/"README.md").write_text(re.sub(r"(<!-- results -->\n).*?(\n<!-- /results -->)", lambda m: m[1] + readme_table() + m[2], page, flags=re.S))
+    readme_figure(root/"assets"/"figures"/"before_after.png")

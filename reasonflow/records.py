@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['ROWS', 'COLUMNS', 'ROW_EDGES', 'COLUMN_EDGES', 'PROMPTS', 'STEPS', 'FAILURE', 'CAUSES', 'SOURCES', 'ROW_COUNTS',
            'Sample', 'Fact', 'frame_facts', 'region', 'scene_questions', 'caption', 'prompt', 'step_text',
-           'telling_steps', 'path', 'failure_questions', 'episode_samples', 'caption_samples', 'BadSample',
-           'TooManyBad', 'Quarantine', 'check', 'gather', 'from_pixels', 'from_255', 'read_parquet', 'read_json',
-           'read_video', 'pick_frames', 'molmoact', 'sharerobot_affordance', 'sharerobot_planning', 'robofac', 'pixmo',
-           'fetch_url', 'published_subset', 'robovqa', 'open_source', 'share', 'kept', 'side', 'digest', 'unique',
-           'mix']
+           'telling_steps', 'path', 'failure_questions', 'Episode', 'solved_samples', 'video_samples',
+           'episode_samples', 'caption_samples', 'BadSample', 'TooManyBad', 'Quarantine', 'check', 'gather',
+           'from_pixels', 'from_255', 'read_parquet', 'read_json', 'read_video', 'pick_frames', 'molmoact',
+           'sharerobot_affordance', 'sharerobot_planning', 'robofac', 'pixmo', 'fetch_url', 'published_subset',
+           'robovqa', 'open_source', 'share', 'kept', 'side', 'digest', 'unique', 'mix']
 
 # %% ../nbs/foundations/records.ipynb #992dadd7
 import hashlib, io, json, re
@@ -35,7 +35,7 @@ class Sample:
     media_type: str       # 'image' or 'video'
     episode_id: str
     task: str = ""        # finer than `type`: trajectory, affordance, planning, …: what an evaluation groups by
-    truth: dict = field(default_factory=dict, repr=False)   # privileged facts for evaluation, never shown to a model
+    truth: dict = field(default_factory=dict, repr=False)   # privileged facts for evaluation and for guiding attention, never shown to a model
 
 # %% ../nbs/foundations/records.ipynb #648739ae
 @dataclass
@@ -161,52 +161,70 @@ def failure_questions(rollout):
                   ("low-level correction", task + "How should it move next time?", how)]
 
 # %% ../nbs/foundations/records.ipynb #fbd4e890
+class Episode:
+    "One rollout in the embedded world, ready to be drawn and asked about; `good` if it turned out as ordered"
+    def __init__(self, seed, size=144, fault=None, combos="seen", style="short"):
+        family = None if fault is None else [f for f in world.FAMILIES if f not in ("pick up", "push to")][seed % 4]
+        self.env, self.style, self.name = world.Tabletop(size, cameras=(), family=family, combos=combos), style, f"tabletop-{seed}-{fault or 'none'}"
+        self.env.reset(seed=seed)
+        possible = fault is None or world.can_inject(self.env, fault)
+        self.rollout = r = world.roll_out(self.env, fault) if possible else None
+        self.good = possible and world.happened(r)
+        if not self.good: return
+        self.target, self.goal = r.task.target, r.task.target if r.task.goal is None else r.task.goal
+        if fault is None:
+            self.facts = frame_facts(world.show_at(self.env, r, 0))
+            self.good = all(self.facts[i].box for i in (self.target, self.goal))
+
+    def draw(self, step): return world.show_at(self.env, self.rollout, step).draw()
+
+    def spot(self, step, thing=None, frame=0):
+        "Where a thing, or the fingertips, are in an image of the answer: (number of the image, x, y), for `backbone.Looking`"
+        r = self.rollout
+        return (frame, *self.env.project(r.tips[step] if thing is None else r.places[step, thing]).tolist())
+
+    def sample(self, source, kind, question, answer, images, task, **truth):
+        human = prompt(kind, self.style, task=self.rollout.instruction, question=question)
+        return Sample(f"tabletop-{source}", "trajectory" if kind == "trajectory" else "qa", human, answer, images, "image" if len(images) == 1 else "video", self.name, task, truth)
+
+# %% ../nbs/foundations/records.ipynb #e41ab0c7
+def solved_samples(e, rng):
+    "What a solved episode teaches: path, box, next steps, a path from the middle, the step just done"
+    r, step_now = e.rollout, lambda i: [e.spot(i, e.target), e.spot(i)]
+    def path_from(step, image, task, **truth):
+        return e.sample("trajectory", "trajectory", "", format_trajectory(resample(path(e.env, r, step))), [image], task, look=[e.spot(step, e.target), e.spot(step, e.goal)], **truth)
+    first, where = e.draw(0), dict(points=[f.point for f in e.facts], target=r.task.target, goal=r.task.goal)
+    out = [path_from(0, first, "trajectory", **where),
+           e.sample("affordance", "affordance", "", format_box(e.facts[e.target].box), [first], "affordance", **where)]
+    for phase, step in telling_steps(r, rng).items():
+        image = e.draw(step)
+        out.append(e.sample("planning", "qa", f"Task: {r.instruction}. Next step?", step_text(r, phase), [image], "planning", look=step_now(step)))
+        if phase in ("reach", "carry") and step > 0 and rng.random() < .5: out.append(path_from(step, image, "trajectory mid-episode"))
+    half = int(rng.integers(len(r)//3, len(r)))
+    return out + [e.sample("videoqa", "qa", "What was the last step?", step_text(r, r.phases[half - 1]), [first, e.draw(half)], "past description")]
+
+# %% ../nbs/foundations/records.ipynb #e41ab0c8
+def video_samples(e, rng, frames):
+    "What a film of `frames` images is asked: what went wrong, and one more of `failure_questions`"
+    r, qs = e.rollout, failure_questions(e.rollout)
+    chosen = {q[0]: q for q in [q for q in qs if q[0] == "failure identification"] + [qs[int(i)] for i in rng.choice(len(qs), 1)]}
+    if r.fault is None and rng.random() >= .35: return []
+    moments = np.linspace(0, len(r), frames).round().astype(int)
+    clip = [e.draw(int(i)) for i in moments]
+    look = [e.spot(moments[i], e.target, i) for i in (frames - 1, frames//2)]
+    return [e.sample("failure", "qa", q, a, clip, task, look=look) for task, q, a in chosen.values()]
+
 def episode_samples(seed, # scene seed
                     size=144, # side of the frames (pixels)
                     fault=None, # inject this cause
-                    combos="seen", style="short", frames=4 # images a video
+                    combos="seen", style="short", frames=3 # images a video
                    ) -> list: # of `Sample`; empty if the episode did not turn out as ordered
     "Everything that one rollout in the embedded world can teach"
-    rng = np.random.default_rng([seed, 1])
-    family = None if fault is None else [f for f in world.FAMILIES if f not in ("pick up", "push to")][seed % 4]
-    env = world.Tabletop(size, cameras=(), family=family, combos=combos)
-    env.reset(seed=seed)
-    if fault is not None and not world.can_inject(env, fault): return []
-    r = world.roll_out(env, fault)
-    if not world.happened(r): return []
-    episode = f"tabletop-{seed}-{fault or 'none'}"
-    draw = lambda step: world.show_at(env, r, step).draw()
-    def sample(source, kind, human, assistant, images, task, **truth):
-        return Sample(f"tabletop-{source}", kind, human, assistant, images, "image" if len(images) == 1 else "video", episode, task, truth)
-    out, telling = [], telling_steps(r, rng)
-    video = None
-    def clip():
-        nonlocal video
-        if video is None: video = [draw(int(i)) for i in np.linspace(0, len(r), frames).round()]
-        return video
-    if fault is None:
-        start = world.show_at(env, r, 0)
-        facts, first = frame_facts(start), start.draw()
-        if facts[r.task.target].box is None or (r.task.goal is not None and facts[r.task.goal].box is None): return []
-        ask, where = prompt("trajectory", style, task=r.instruction), dict(points=[f.point for f in facts], target=r.task.target, goal=r.task.goal)
-        out.append(sample("trajectory", "trajectory", ask, format_trajectory(resample(path(env, r))), [first], "trajectory", **where))
-        out.append(sample("affordance", "qa", prompt("affordance", style, task=r.instruction), format_box(facts[r.task.target].box), [first], "affordance", **where))
-        for phase, step in telling.items():
-            image = draw(step)
-            out.append(sample("planning", "qa", prompt("qa", style, question=f"Task: {r.instruction}. Next step?"), step_text(r, phase), [image], "planning"))
-            if phase in ("reach", "carry") and step > 0 and rng.random() < .5:
-                out.append(sample("trajectory", "trajectory", ask, format_trajectory(resample(path(env, r, step))), [image], "trajectory mid-episode"))
-        half = int(rng.integers(len(r)//3, len(r)))
-        pair = [first, draw(half)]
-        past = step_text(r, r.phases[half - 1])
-        out.append(sample("videoqa", "qa", prompt("qa", style, question="What was the last step?"), past, pair, "past description"))
-    qs = failure_questions(r)
-    keep = [q for q in qs if q[0] == "failure identification"] + [qs[int(i)] for i in rng.choice(len(qs), 2, replace=False)]
-    if fault is not None or rng.random() < .35:
-        for name, q, a in {k[0]: k for k in keep}.values():
-            out.append(sample("failure", "qa", prompt("qa", style, question=q), a, clip(), name))
-    return out
+    rng, e = np.random.default_rng([seed, 1]), Episode(seed, size, fault, combos, style)
+    if not e.good: return []
+    return (solved_samples(e, rng) if fault is None else []) + video_samples(e, rng, frames)
 
+# %% ../nbs/foundations/records.ipynb #e41ab0c9
 def caption_samples(seed, size=144, combos="seen"):
     "The three counterparts of PixMo on one still frame: a caption, a question about it, and pointing (which PixMo has too)"
     rng = np.random.default_rng([seed, 2])

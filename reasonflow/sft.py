@@ -19,14 +19,14 @@ from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 from trl import SFTConfig, SFTTrainer
 from . import world
-from .backbone import Collator, NumberHead, answer, answer_loss, make_optimizer
+from .backbone import Collator, NumberHead, answer, answer_loss, make_optimizer, quicken
 from .records import CAUSES, ROW_COUNTS, SOURCES, STEPS, Quarantine, Sample, caption_samples, episode_samples, gather, kept, mix, open_source, share, side, unique
-from .runs import Run, SafeTrainer, bootstrap, last_checkpoint, wilson
+from .runs import Run, SafeTrainer, bootstrap, find_checkpoint, last_checkpoint, wilson
 from .waypoints import iou, mean_l2, parse_box, parse_trajectory
 
 # %% ../nbs/01_sft.ipynb #1a4317d2
-EMBEDDED = {"tabletop-trajectory": .32, "tabletop-affordance": .16, "tabletop-planning": .16, "tabletop-videoqa": .03,    # MolmoAct, ShareRobot (two), RoboVQA
-            "tabletop-failure": .16, "tabletop-caption": .02, "tabletop-capqa": .03, "tabletop-ama": .12}                  # RoboFAC, PixMo (three)
+EMBEDDED = {"tabletop-trajectory": .30, "tabletop-affordance": .14, "tabletop-planning": .20, "tabletop-videoqa": .03,    # MolmoAct, ShareRobot (two), RoboVQA
+            "tabletop-failure": .20, "tabletop-caption": .02, "tabletop-capqa": .04, "tabletop-ama": .07}                  # RoboFAC, PixMo (three)
 
 def _make(job):
     what, seed, kw = job
@@ -42,7 +42,7 @@ def make_samples(jobs, workers=None, progress=True):
 
 def embedded_sources(seed:int, # first scene seed
                      episodes:int, # successful ones; half as many failures and stills come with them
-                     size=144, frames=4, combos="seen", style="short", workers=None, progress=True) -> dict: # source: samples
+                     size=144, frames=3, combos="seen", style="short", workers=None, progress=True) -> dict: # source: samples
     "The eight counterparts from the embedded world"
     kw = dict(size=size, frames=frames, combos=combos, style=style)
     jobs = [("ok", seed + i, kw) for i in range(episodes)] + [("fault", seed + i, kw) for i in range(-(-episodes*7//10))] + [("still", seed + i, kw) for i in range(-(-episodes//2))]
@@ -76,7 +76,7 @@ def as_dataset(samples):
     if not samples: raise ValueError("no samples to train on: the mixture is empty")
     def rows(batch):
         chosen = [samples[i] for i in batch["index"]]
-        return {"images": [s.frames for s in chosen], "prompt": [s.human for s in chosen], "completion": [s.assistant for s in chosen]}
+        return {"images": [s.frames for s in chosen], "prompt": [s.human for s in chosen], "completion": [s.assistant for s in chosen], "look": [s.truth.get("look") for s in chosen]}
     return Dataset.from_dict({"index": list(range(len(samples)))}).with_transform(rows)
 
 class GroundingTrainer(SafeTrainer, SFTTrainer):
@@ -85,7 +85,8 @@ class GroundingTrainer(SafeTrainer, SFTTrainer):
         self.number_weight, self.record, self._parts = number_weight, record, []
         model.number_head = head or NumberHead(model.config.text_config.hidden_size)
         collate = Collator(processor)
-        def to_batch(rows): return collate([{"frames": r["images"], "human": r["prompt"], "assistant": r["completion"]} for r in rows])
+        quicken(model)
+        def to_batch(rows): return collate([{"frames": r["images"], "human": r["prompt"], "assistant": r["completion"], "look": r.get("look")} for r in rows])
         super().__init__(model=model, args=args, train_dataset=as_dataset(samples), data_collator=to_batch, processing_class=processor, **kw)
         self.model_accepts_loss_kwargs = False      # our loss is a mean over its batch, so accumulation must divide it
 
@@ -117,7 +118,6 @@ class GroundingTrainer(SafeTrainer, SFTTrainer):
 
 def number_head(name):
     "The `NumberHead` that lies beside a checkpoint's weights, or None"
-    from reasonflow.runs import find_checkpoint
     path = Path(find_checkpoint(name))/"number_head.safetensors"
     if not path.exists(): return None
     weights = load_file(path)
@@ -144,7 +144,7 @@ def train_sft(model, processor, samples, run, steps, batch, lr, accumulate=1, se
 # %% ../nbs/01_sft.ipynb #0beef400
 def test_samples(seed:int, # first scene seed, from 400,000 (validation) or 500,000 (test)
                  n:int, # episodes
-                 combos="seen", what="ok", size=144, frames=4, style="short", only=None, workers=None, progress=False):
+                 combos="seen", what="ok", size=144, frames=3, style="short", only=None, workers=None, progress=False):
     "Samples of `n` fresh episodes"
     if seed < 400_000: raise ValueError(f"seed {seed} is a training seed: evaluate on 400000–499999 (validation) or from 500000 (test)")
     kw = dict(size=size, frames=frames, combos=combos, style=style)
@@ -178,7 +178,7 @@ def ratio(errors, constant, draws=2000, seed=0): # value, n, low, high
     return dict(value=float(errors.mean()/constant.mean()), n=len(errors), low=float(np.quantile(r, .025)), high=float(np.quantile(r, .975)))
 
 # %% ../nbs/01_sft.ipynb #aaffc588
-def evaluate_grounding(model, processor, episodes:int=500, seed:int=500_000, size=144, frames=4, style="short", workers=None, progress=True, quick=False) -> dict: # name: result with value, n, low, high
+def evaluate_grounding(model, processor, episodes:int=500, seed:int=500_000, size=144, frames=3, style="short", workers=None, progress=True, quick=False) -> dict: # name: result with value, n, low, high
     "The grounding suite: every number of Stage 1, each with its control"
     say = lambda samples, n=72: answer(model, processor, samples, progress=progress, max_new_tokens=n)
     def other(samples, by=7): return [Sample(**{**s.__dict__, "frames": samples[(i + by) % len(samples)].frames}) for i, s in enumerate(samples)]
