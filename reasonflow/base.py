@@ -97,12 +97,11 @@ def cell_labels(data) -> dict: # kind, colour (N, m) int8 of merged tokens, and 
     k, c, o = np.zeros((n, patches//4), np.int8), np.zeros((n, patches//4), np.int8), np.zeros((n, patches//4, 6), np.float32)
     for i in range(n):
         code = kind[i].astype(int)*16 + colour[i]
-        for one in np.unique(code[kind[i] > 0]):
+        for one in np.unique(code[kind[i] > 0])[::-1]:                           # bowl, plate and mat first, then what may lie on them
             here = code == one
             centre = (place[here] + offsets[i, here, :2].astype(float)).mean(0)
             cell = np.clip((centre*g/2).astype(int), 0, g//2 - 1)
             at = cell[1]*(g//2) + cell[0]
-            if one//16 == gripper and k[i, at]: continue                      # a thing comes before the gripper that holds it
             k[i, at], c[i, at], o[i, at, :2] = one//16, one % 16, centre
             o[i, at, 2:] = (np.tile(place[here], 2)*(one//16 != gripper) + offsets[i, here, 2:].astype(float)).mean(0)
     return dict(kind=torch.tensor(k), colour=torch.tensor(c), offsets=torch.tensor(o))

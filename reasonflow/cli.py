@@ -153,8 +153,8 @@ def readme_table() -> str: # markdown
     from reasonflow.runs import find_asset
     record = json.loads(find_asset("results/tiny-sft-grounding.json").read_text())
     wanted = {"valid format": "answers in valid format", "waypoint error / constant": "waypoint error, share of the best constant answer's",
-              "other image / right image": "… times that with another scene's image", "affordance IoU": "affordance, mean IoU", "binding": "box is on the named thing",
-              "planning exact": "next step, word for word", "failure cause": "failure: cause named (seven causes)", "held-out / seen": "waypoint error, held-out combinations / seen"}
+              "other image / right image": "waypoint error with another scene's image ÷ with the right one", "affordance IoU": "affordance, mean IoU", "binding": "box is nearest to the named thing",
+              "planning exact": "next step, word for word", "failure cause": "failure: cause named", "failure cause, always the commonest": "the same for one fixed answer", "held-out / seen": "waypoint error, held-out combinations / seen"}
     rows = ["| metric | `tiny-sft` | 95 % interval | n |", "|---|---|---|---|"]
     for key, words in wanted.items():
         r = record["results"].get(key)

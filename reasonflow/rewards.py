@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['ANSWER_REWARDS', 'goal_reward', 'trajectory_reward', 'visual_reward', 'sharp_reward', 'frechet_reward',
-           'affordance_reward', 'giou_reward', 'criterion_reward', 'qa_reward', 'loose_format_reward', 'format_reward',
-           'kind_of', 'reward_parts']
+           'affordance_reward', 'giou_reward', 'point_reward', 'criterion_reward', 'qa_reward', 'loose_format_reward',
+           'format_reward', 'kind_of', 'reward_parts']
 
-# %% ../nbs/foundations/rewards.ipynb #fb4c70ed
+# %% ../nbs/foundations/rewards.ipynb #398407eb
 import math, re
 from functools import lru_cache
 import numpy as np
-from .waypoints import SCALE, answer_text, dtw, giou, iou, mean_l2, parse_box, parse_trajectory
+from .waypoints import SCALE, answer_text, dtw, giou, iou, mean_l2, parse_box, parse_point, parse_trajectory
 
 # %% ../nbs/foundations/rewards.ipynb #62d3a0d4
 def _pair(text, truth, parse):
@@ -61,7 +61,7 @@ def frechet_reward(text, truth) -> float: # 0..1
     for i, j in np.ndindex(cost.shape): best[i+1, j+1] = max(cost[i, j], min(best[i, j], best[i, j+1], best[i+1, j]))
     return 1 - min(1., float(best[-1, -1])/(math.sqrt(2) + .25*math.pi + .1*math.log(10)))
 
-# %% ../nbs/foundations/rewards.ipynb #e689c890
+# %% ../nbs/foundations/rewards.ipynb #40fe238a
 def affordance_reward(text, truth) -> float: # 0..1
     "0.2 + 0.8·IoU for any valid box"
     both = _pair(text, truth, parse_box)
@@ -71,6 +71,11 @@ def giou_reward(text, truth) -> float: # 0..1
     "(GIoU + 1)/2 (VLA-R1, arXiv 2510.01623)"
     both = _pair(text, truth, parse_box)
     return (giou(*both) + 1)/2 if both else 0.
+
+def point_reward(text, truth, width:float=.1) -> float: # 0..1
+    "exp(−distance / width)"
+    both = _pair(text, truth, parse_point)
+    return math.exp(-mean_l2(*both)/width) if both else 0.
 
 def criterion_reward(text, truth, progress:float=0., # how much of the training has passed, 0..1
                      thresholds=((.3, .6), (.5, .8)) # (nothing below, all above), before and after half-time
@@ -93,27 +98,28 @@ def qa_reward(text, truth) -> float: # 0..1
     said = answer_text(text)
     return sum(s.fmeasure for s in _rouge().score(truth, said).values())/3 if said else 0.
 
-# %% ../nbs/foundations/rewards.ipynb #8c16b4da
+# %% ../nbs/foundations/rewards.ipynb #821f7928
 def loose_format_reward(text) -> float: # 0 or 1
     "There is a `</think>`, and no more than 2000 characters: an example of what not to use"
     return float("</think>" in text and len(text) <= 2000)
 
 def format_reward(text, k:int=5, least:int=20) -> float: # 0, 0.5 or 1, times a factor for length
-    "Half for one closed thought of at least `least` characters, half for exactly `k` points right after it; less beyond 2000 characters"
+    "Half for one closed thought of at least `least` characters and five different words, half for exactly `k` points right after it; less beyond 2000 characters"
     thoughts = re.findall(r"^\s*(?:<think>)?(.*?)</think>", text, re.S)
     closed = len(thoughts) == 1 and text.count("</think>") == 1 and text.count("<think>") <= 1
     thinks = closed and len(set(thoughts[0].lower().split())) >= 5 and len(" ".join(thoughts[0].split())) >= least
     answers = closed and bool(parse_trajectory(text, k))
     return .5*(thinks + answers)*min(1., max(.5, 1 - (len(text) - 2000)/4000))
 
-# %% ../nbs/foundations/rewards.ipynb #9af3b639
+# %% ../nbs/foundations/rewards.ipynb #e9289371
 ANSWER_REWARDS = {"trajectory": {"sharp": sharp_reward, "author": visual_reward, "frechet": frechet_reward},
                   "affordance": {"sharp": giou_reward, "author": affordance_reward, "frechet": giou_reward},
+                  "point": {"sharp": point_reward, "author": point_reward, "frechet": point_reward},
                   "qa": {"sharp": qa_reward, "author": qa_reward, "frechet": qa_reward}}
 
 def kind_of(truth):
-    "'trajectory', 'affordance' or 'qa', by what the truth looks like"
-    return "trajectory" if parse_trajectory(truth, None) else "affordance" if parse_box(truth) else "qa"
+    "'trajectory', 'affordance', 'point' or 'qa', by what the truth looks like"
+    return "trajectory" if parse_trajectory(truth, None) else "affordance" if parse_box(truth) else "point" if parse_point(truth) else "qa"
 
 def reward_parts(text, truth, style:str="sharp", # 'sharp', 'author' or 'frechet'
                 ) -> dict: # answer, format, total: each 0..1

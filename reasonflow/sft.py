@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['EMBEDDED', 'PUBLIC', 'make_samples', 'embedded_sources', 'public_sources', 'as_dataset', 'GroundingTrainer',
            'number_head', 'sft_config', 'train_sft', 'test_samples', 'geometric_median', 'best_constant',
-           'waypoint_errors', 'ratio', 'evaluate_grounding', 'nearest']
+           'waypoint_errors', 'ratio', 'another', 'nearest', 'waypoint_exam', 'box_exam', 'step_exam', 'failure_exam',
+           'held_out_exam', 'one_each', 'evaluate_grounding']
 
 # %% ../nbs/01_sft.ipynb #debbf01c
 import json, math, time
@@ -41,7 +42,7 @@ def make_samples(jobs, workers=None, progress=True):
     with mp.get_context("spawn").Pool(workers) as pool: return [s for rows in bar(pool.imap(_make, jobs, chunksize=8)) for s in rows]
 
 def embedded_sources(seed:int, # first scene seed
-                     episodes:int, # successful ones; half as many failures and stills come with them
+                     episodes:int, # successful ones; seven tenths as many failures and half as many stills come with them
                      size=144, frames=3, combos="seen", style="short", workers=None, progress=True) -> dict: # source: samples
     "The eight counterparts from the embedded world"
     kw = dict(size=size, frames=frames, combos=combos, style=style)
@@ -178,56 +179,75 @@ def ratio(errors, constant, draws=2000, seed=0): # value, n, low, high
     return dict(value=float(errors.mean()/constant.mean()), n=len(errors), low=float(np.quantile(r, .025)), high=float(np.quantile(r, .975)))
 
 # %% ../nbs/01_sft.ipynb #aaffc588
-def evaluate_grounding(model, processor, episodes:int=500, seed:int=500_000, size=144, frames=3, style="short", workers=None, progress=True, quick=False) -> dict: # name: result with value, n, low, high
-    "The grounding suite: every number of Stage 1, each with its control"
-    say = lambda samples, n=72: answer(model, processor, samples, progress=progress, max_new_tokens=n)
-    def other(samples, by=7): return [Sample(**{**s.__dict__, "frames": samples[(i + by) % len(samples)].frames}) for i, s in enumerate(samples)]
-    kw = dict(size=size, frames=frames, style=style, workers=workers, progress=progress)
-    ok = test_samples(seed, episodes, **kw)
-    by = lambda task, rows=ok: [s for s in rows if s.task == task]
-    paths, boxes, out = by("trajectory"), by("affordance"), {}
-    steps = [group[int(np.random.default_rng([seed, i]).integers(len(group)))] for i, group in enumerate(_groups(by("planning")))]   # one of each episode's
-
-    errors, constant, valid = waypoint_errors(paths, say(paths))
-    out["waypoint error"] = bootstrap(errors); out["waypoint error of the best constant"] = bootstrap(constant)
-    out["waypoint error / constant"] = ratio(errors, constant)
-    said = say(boxes)
-    found = [parse_box(a) for a in said]
-    out["affordance IoU"] = bootstrap([iou(p.value, parse_box(s.assistant).value) if p else 0. for p, s in zip(found, boxes)])
-    out["binding"] = wilson(sum(bool(p) and nearest(p.value, s.truth) == s.truth["target"] for p, s in zip(found, boxes)), len(boxes))
-    told = say(steps)
-    out["planning exact"] = wilson(sum(a == s.assistant for a, s in zip(told, steps)), len(steps))
-    forms = {k.split(" {")[0] for k in STEPS.values()}
-    well = [*valid, *map(bool, found), *(any(a.startswith(f) for f in forms) for a in told)]
-    out["valid format"] = wilson(sum(well), len(well))
-    e, c, _ = waypoint_errors(paths, say(other(paths)))
-    out["waypoint error / constant, other image"] = ratio(e, c)
-    out["other image / right image"] = ratio(e, errors)
-    if quick: return out
-    out["affordance IoU, other image"] = bootstrap([iou(p.value, parse_box(s.assistant).value) if (p := parse_box(a)) else 0. for a, s in zip(say(other(boxes)), boxes)])
-    out["planning exact, other image"] = wilson(sum(a == s.assistant for a, s in zip(say(other(steps)), steps)), len(steps))
-    failed = by("failure identification", test_samples(seed, episodes, what="fault", **kw))
-    right = [a == s.assistant for a, s in zip(say(failed, 8), failed)]
-    out["failure cause"] = wilson(sum(right), len(failed))
-    for cause in CAUSES:
-        mine = [r for r, s in zip(right, failed) if s.assistant == cause]
-        out[f"failure cause: {cause}"] = wilson(sum(mine), len(mine))
-    out["failure cause, other video"] = wilson(sum(a == s.assistant for a, s in zip(say(other(failed), 8), failed)), len(failed))
-    out["failure cause, always the commonest"] = wilson(max([s.assistant for s in failed].count(c) for c in CAUSES), len(failed))
-    unseen = by("trajectory", test_samples(seed, episodes, combos="held out", **kw))
-    e, c, _ = waypoint_errors(unseen, say(unseen))
-    out["waypoint error, held-out combinations"] = bootstrap(e); out["waypoint error / constant, held-out combinations"] = ratio(e, c)
-    draws = np.random.default_rng(0)
-    r = [draws.choice(e, len(e)).mean()/draws.choice(errors, len(errors)).mean() for _ in range(2000)]
-    out["held-out / seen"] = dict(value=float(e.mean()/errors.mean()), n=len(e), low=float(np.quantile(r, .025)), high=float(np.quantile(r, .975)))
-    return out
-
-def _groups(samples):
-    by = {}
-    for s in samples: by.setdefault(s.episode_id, []).append(s)
-    return list(by.values())
+def another(samples, by:int=7):
+    "The same questions with the images of other scenes"
+    return [Sample(**{**s.__dict__, "frames": samples[(i + by) % len(samples)].frames}) for i, s in enumerate(samples)]
 
 def nearest(box, truth):
     "Which thing's centre is nearest to the middle of `box`"
     middle = np.array([(box[0] + box[2])/2, (box[1] + box[3])/2])
     return int(np.argmin(np.linalg.norm(np.array(truth["points"]) - middle, axis=1)))
+
+def waypoint_exam(say, paths): # results, errors (n,), valid (n,)
+    "Waypoint error, beside the best constant's and with other images"
+    errors, constant, valid = waypoint_errors(paths, say(paths))
+    blind, _, _ = waypoint_errors(paths, say(another(paths)))
+    return {"waypoint error": bootstrap(errors), "waypoint error of the best constant": bootstrap(constant), "waypoint error / constant": ratio(errors, constant),
+            "waypoint error / constant, other image": ratio(blind, constant), "other image / right image": ratio(blind, errors)}, errors, valid
+
+def box_exam(say, boxes, control=True): # results, valid (n,)
+    "How well boxes overlap, and whether they are on the named thing"
+    def overlap(found): return bootstrap([iou(p.value, parse_box(s.assistant).value) if p else 0. for p, s in zip(found, boxes)])
+    found = [parse_box(a) for a in say(boxes)]
+    out = {"affordance IoU": overlap(found), "binding": wilson(sum(bool(p) and nearest(p.value, s.truth) == s.truth["target"] for p, s in zip(found, boxes)), len(boxes))}
+    if control: out["affordance IoU, other image"] = overlap([parse_box(a) for a in say(another(boxes))])
+    return out, [bool(p) for p in found]
+
+# %% ../nbs/01_sft.ipynb #aaffc589
+def _right(said, samples): return [a == s.assistant for a, s in zip(said, samples)]
+
+def step_exam(say, steps, control=True): # results, valid (n,)
+    "The next step, word for word"
+    told, forms = say(steps), {k.split(" {")[0] for k in STEPS.values()}
+    out = {"planning exact": wilson(sum(_right(told, steps)), len(steps))}
+    if control: out["planning exact, other image"] = wilson(sum(_right(say(another(steps)), steps)), len(steps))
+    return out, [any(a.startswith(f) for f in forms) for a in told]
+
+def failure_exam(say, films):
+    "The cause, over all and by cause; with other films; and for an answer that is always the same"
+    right = _right(say(films, 8), films)
+    out = {"failure cause": wilson(sum(right), len(films))}
+    for cause in CAUSES:
+        mine = [r for r, s in zip(right, films) if s.assistant == cause]
+        out[f"failure cause: {cause}"] = wilson(sum(mine), len(mine))
+    return out | {"failure cause, other video": wilson(sum(_right(say(another(films), 8), films)), len(films)),
+                  "failure cause, always the commonest": wilson(max([s.assistant for s in films].count(c) for c in CAUSES), len(films))}
+
+def held_out_exam(say, paths, seen, draws=2000): # `seen` (n,): errors on combinations that were trained on
+    "Waypoint error on combinations of colour and kind that training never showed"
+    e, c, _ = waypoint_errors(paths, say(paths))
+    rng = np.random.default_rng(0)
+    r = [rng.choice(e, len(e)).mean()/rng.choice(seen, len(seen)).mean() for _ in range(draws)]
+    return {"waypoint error, held-out combinations": bootstrap(e), "waypoint error / constant, held-out combinations": ratio(e, c),
+            "held-out / seen": dict(value=float(e.mean()/seen.mean()), n=len(e), low=float(np.quantile(r, .025)), high=float(np.quantile(r, .975)))}
+
+# %% ../nbs/01_sft.ipynb #aaffc58a
+def one_each(samples, seed):
+    "One sample of each episode"
+    by = {}
+    for s in samples: by.setdefault(s.episode_id, []).append(s)
+    return [group[int(np.random.default_rng([seed, i]).integers(len(group)))] for i, group in enumerate(by.values())]
+
+def evaluate_grounding(model, processor, episodes:int=500, seed:int=500_000, size=144, frames=3, style="short", workers=None, progress=True, quick=False) -> dict: # name: result with value, n, low, high
+    "The grounding suite: the numbers of Stage 1; waypoints, boxes, next steps and causes also with another scene's images (`quick`: waypoints only, no films)"
+    def say(samples, n=72): return answer(model, processor, samples, progress=progress, max_new_tokens=n)
+    kw = dict(size=size, frames=frames, style=style, workers=workers, progress=progress)
+    ok = test_samples(seed, episodes, **kw)
+    def of(task, rows=ok): return [s for s in rows if s.task == task]
+    paths, errors, valid = waypoint_exam(say, of("trajectory"))
+    boxes, also = box_exam(say, of("affordance"), not quick)
+    steps, too = step_exam(say, one_each(of("planning"), seed), not quick)
+    out = paths | boxes | steps | {"valid format": wilson(sum(valid) + sum(also) + sum(too), len(valid) + len(also) + len(too))}
+    if quick: return out
+    out |= failure_exam(say, of("failure identification", test_samples(seed, episodes, what="fault", **kw)))
+    return out | held_out_exam(say, of("trajectory", test_samples(seed, episodes, combos="held out", **kw)), errors)

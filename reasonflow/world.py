@@ -699,12 +699,15 @@ def happened(rollout) -> bool:
     others = [i for i in range(len(shift)) if i not in (t, g)]
     moved, lifted = max(shift[others], default=0) > .03, rise[t] > .03
     on_goal = np.linalg.norm(r.places[-1, t, :2] - r.places[-1, g, :2]) < r.scene.things[g].radius
+    carried = np.nonzero(r.places[:, t, 2] - r.places[0, t, 2] > .03)[0]
+    lost = np.linalg.norm(r.tips[carried[-1], :2] - r.places[0, t, :2]) if len(carried) else 0.   # how far the gripper had come when the target was last in the air
+    beside = np.linalg.norm(r.tips[-1, :2] - r.places[-1, t, :2]) < .02              # at the end the gripper is where the target is
     first_grasp = r.tips[r.phases.index("grasp"), :2] if "grasp" in r.phases else None
     return not r.success and bool({
         "wrong object": moved and max(rise[others], default=0) > .03 and shift[t] < .03,
         "missed grasp": rise.max() < .03 and shift[t] < .03 and not moved,
-        "slip": lifted and shift[t] < .08 and not moved,
-        "early release": lifted and shift[t] > .04 and not on_goal,
-        "misplacement": lifted and shift[t] > .04 and not on_goal and r.places[-2, t, 2] < r.places[0, t, 2] + .02,
-        "collision": moved and shift[t] < .03 and not lifted,
+        "slip": lifted and lost < .04 and shift[t] < .08 and not moved and r.places[-1, t, 2] < r.places[0, t, 2] + .02,
+        "early release": lifted and lost >= .04 and shift[t] > .04 and not on_goal and not beside,
+        "misplacement": lifted and shift[t] > .04 and not on_goal and beside and r.places[-2, t, 2] < r.places[0, t, 2] + .02,
+        "collision": moved and max(rise[others], default=0) < .03 and shift[t] < .03 and not lifted,
         "wrong order": first_grasp is not None and lifted and np.linalg.norm(first_grasp - r.places[0, g, :2]) < .05}[r.fault])

@@ -2,7 +2,7 @@
 import json, os, signal, subprocess, sys, textwrap, time
 from pathlib import Path
 import numpy as np, pytest, torch
-from reasonflow.backbone import load, new_model, save, train_tokenizer
+from reasonflow.backbone import add_lora, load, new_model, save, train_tokenizer
 from reasonflow.base import corpus
 from reasonflow.records import Sample
 from reasonflow.runs import NonFiniteLoss, Run, find_checkpoint, last_checkpoint, read_metrics, restore, seed_everything
@@ -15,9 +15,11 @@ def samples(n=32):
     r = np.random.default_rng(0)
     return [Sample("d", "trajectory", "Task: pick up the red cube. Trajectory?", "[[1,2],[3,4],[5,6],[7,8],[9,10]]", [r.integers(0, 255, (72, 72, 3), dtype=np.uint8)], "image", str(i), "trajectory") for i in range(n)]
 
-def trained(tok, folder, steps=6, stop=None):
+def trained(tok, folder, steps=6, stop=None, lora=None):
     "`stop`: the run is abandoned after that step, as by a kill"
-    model, processor = new_model(tok, "smoke"); seed_everything(0)
+    model, processor = new_model(tok, "smoke")
+    if lora: model = add_lora(model, lora)
+    seed_everything(0)
     class Stopped(Exception): pass
     trainer = GroundingTrainer(model, processor, sft_config(folder, steps, 4, 1e-3, save_steps=2, disable_tqdm=True), samples())
     if stop:
@@ -38,6 +40,17 @@ def test_resumed_equals_uninterrupted(smoke, tmp_path):
     again, opt2 = trained(smoke, tmp_path/"b")
     assert all(torch.equal(whole[k], again[k]) for k in whole)
     assert all(torch.equal(opt[i][k], opt2[i][k]) for i in opt for k in opt[i])
+
+@pytest.mark.slow
+def test_adapters_train_alone_and_resume(smoke, tmp_path):
+    "The way of presets small and full: only adapters (and the coordinate head) move, and a stop changes nothing"
+    start = {k: v.clone() for k, v in add_lora(new_model(smoke, "smoke")[0], 4).state_dict().items()}
+    whole, _ = trained(smoke, tmp_path/"a", lora=4)
+    moved = {k for k in start if not torch.equal(start[k], whole[k])}
+    assert moved and all("lora_" in k for k in moved) and any("visual" in k for k in moved) and any("in_proj_qkv" in k for k in moved)
+    trained(smoke, tmp_path/"b", stop=3, lora=4)
+    again, _ = trained(smoke, tmp_path/"b", lora=4)
+    assert all(torch.equal(whole[k], again[k]) for k in whole)
 
 @pytest.mark.slow
 def test_no_pickle_in_a_checkpoint(smoke, tmp_path):
