@@ -144,9 +144,6 @@ def doctor():
 
 def main(): app()
 
-# %% ../nbs/cli.ipynb #5e22461c
-if __name__ == "__main__" and "__file__" in globals(): main()    # a notebook has no file
-
 # %% ../nbs/cli.ipynb #2bfca134
 def readme_table() -> str: # markdown
     "Stage 1's results as the README shows them"
@@ -186,3 +183,6 @@ def readme():
     page = (root/"README.md").read_text()
     (root/"README.md").write_text(re.sub(r"(<!-- results -->\n).*?(\n<!-- /results -->)", lambda m: m[1] + readme_table() + m[2], page, flags=re.S))
     readme_figure(root/"assets"/"figures"/"before_after.png")
+
+# %% ../nbs/cli.ipynb #5e22461c
+if __name__ == "__main__" and "__file__" in globals(): main()    # a notebook has no file

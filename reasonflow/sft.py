@@ -214,13 +214,13 @@ def step_exam(say, steps, control=True): # results, valid (n,)
     return out, [any(a.startswith(f) for f in forms) for a in told]
 
 def failure_exam(say, films):
-    "The cause, over all and by cause; with other films; and for an answer that is always the same"
+    "The cause, over all and by cause; with other films (5 further on: causes come round every 7); and for an answer that is always the same"
     right = _right(say(films, 8), films)
     out = {"failure cause": wilson(sum(right), len(films))}
     for cause in CAUSES:
         mine = [r for r, s in zip(right, films) if s.assistant == cause]
         out[f"failure cause: {cause}"] = wilson(sum(mine), len(mine))
-    return out | {"failure cause, other video": wilson(sum(_right(say(another(films), 8), films)), len(films)),
+    return out | {"failure cause, other video": wilson(sum(_right(say(another(films, 5), 8), films)), len(films)),
                   "failure cause, always the commonest": wilson(max([s.assistant for s in films].count(c) for c in CAUSES), len(films))}
 
 def held_out_exam(say, paths, seen, draws=2000): # `seen` (n,): errors on combinations that were trained on
