@@ -32,7 +32,7 @@ PRESETS = {p.name: p for p in [
     Preset("smoke", "smoke", 72, "short", 2,
            {"base": dict(scenes=24, vision_steps=6, steps=6, batch=8, lr=1e-3), "sft": dict(episodes=8, steps=6, batch=8, lr=1e-3, eval=8)}),
     Preset("tiny", "tiny-base", 144, "short", 3,
-           {"base": dict(scenes=300, vision_steps=30, steps=15, batch=32, lr=1.5e-3), "sft": dict(episodes=240, steps=200, batch=32, lr=1e-3, eval=60)}),
+           {"base": dict(scenes=300, vision_steps=30, steps=15, batch=32, lr=1.5e-3), "sft": dict(episodes=320, steps=280, batch=32, lr=1.3e-3, eval=60, lean=.56)}),
     Preset("small", "Qwen/Qwen3.5-0.8B", 448, "card", 8, {"sft": dict(episodes=4000, steps=4000, batch=8, accumulate=1, lr=2e-5, eval=200, lora=16)}),
     Preset("full", "Qwen/Qwen3.5-4B", 448, "card", 8, {"sft": dict(steps=75_000, batch=1, accumulate=8, lr=1e-5, eval=500, lora=16)})]}
 
