@@ -47,3 +47,12 @@ def test_readme_names_real_commands():
 def test_readme_table_is_the_recorded_one():
     from reasonflow.cli import readme_table
     assert readme_table() in (ROOT/"README.md").read_text()
+
+def test_recorded_results_are_of_the_shipped_weights():
+    from reasonflow.cli import weights_hash
+    for path in (ROOT/"assets"/"results").glob("*.json"):
+        record = json.loads(path.read_text())
+        assert record["weights"] == weights_hash(record["checkpoint"]), path
+
+def test_no_path_of_a_machine_is_shipped():
+    for path in [*(ROOT/"assets").rglob("*.json*"), *(ROOT/"assets").rglob("*.md")]: assert not any(w in path.read_text() for w in ("/tmp/", "/home/", "/root/")), path
