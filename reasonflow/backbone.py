@@ -35,6 +35,12 @@ hf_logging.set_verbosity_error(); hf_logging.disable_progress_bar()    # its rem
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>", "<think>", "</think>"]
 _SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
+def _keep_thoughts(tokenizer):
+    "`<think>` and `</think>` are atoms, but not special as an end mark is: decoding keeps them, as Qwen's does"
+    spec = json.loads(tokenizer.to_str())
+    for token in spec["added_tokens"]: token["special"] = "think" not in token["content"]
+    return Tokenizer.from_str(json.dumps(spec))
+
 def train_tokenizer(corpus, # texts
                     vocab_size:int=1024
                    ) -> PreTrainedTokenizerFast:
@@ -45,6 +51,7 @@ def train_tokenizer(corpus, # texts
     t.decoder = decoders.ByteLevel()
     t.train_from_iterator(corpus, trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=SPECIAL, min_frequency=1,
                                                       initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False))
+    t = _keep_thoughts(t)
     names = {"image_token": "<|image_pad|>", "video_token": "<|video_pad|>", "vision_bos_token": "<|vision_start|>", "vision_eos_token": "<|vision_end|>"}
     tok = PreTrainedTokenizerFast(tokenizer_object=t, eos_token="<|im_end|>", pad_token="<|endoftext|>", extra_special_tokens=names)
     tok.chat_template = (Path(trl.__file__).parent/"chat_templates"/"qwen3_5_think.jinja").read_text()
@@ -203,32 +210,37 @@ def patchify(images, # (N, H, W, 3) uint8
 # %% ../nbs/foundations/backbone.ipynb #7d1e0a01
 DIGITS = (.3, 1.5, 3.)     # weights of units, tens, hundreds
 
-def mark_answer(tok, text:str, digits=DIGITS):
-    "Token ids of an answer, their weights, the coordinate targets of the tokens before them, the tokens before each place, and the centre of a point or box"
-    ids = list(tok(text, add_special_tokens=False)["input_ids"]) + [tok.eos_token_id]
-    weights, targets, spots, centre = [1.]*len(ids), {}, [-1], None
-    if text.startswith("["):
-        words = [tok.decode([i]) for i in ids]
-        groups, run = [], []
-        for i, w in enumerate(words + [" "]):
-            if w.isdigit(): run.append(i); continue
-            if run: groups.append(run); run = []
-        values = [int("".join(words[i] for i in g))/1000 for g in groups]
-        if len(values) in (2, 4) and not text.startswith("[["): centre = values if len(values) == 2 else ((values[0] + values[2])/2, (values[1] + values[3])/2)
-        spots = [g[0] - 1 for g in (groups[:1] if centre else groups[::2])]
-        joined = [a[-1] + 2 == b[0] and "]" not in words[a[-1] + 1] for a, b in zip(groups, groups[1:])] + [False]
-        for g, v, nxt, j in zip(groups, values, values[1:] + [0], joined):
-            targets[g[0] - 1] = (v, nxt if j else math.nan)
-            for place, i in enumerate(reversed(g)): weights[i] = digits[min(place, len(digits) - 1)]
-    return ids, weights, targets, spots, centre
+def _places(text):
+    "Numbers of each point or box in a text: lists of regex matches, and whether it stands in a list of points"
+    for m in re.finditer(r"\[(\d+(?:,\s*\d+)+)\]", text):
+        yield list(re.compile(r"\d+").finditer(text, *m.span(1))), text[m.start() - 1:m.start()] in ("[", ",")
+
+def mark_answer(tok, text:str, # an answer, or a thought, `</think>` and an answer
+                digits=DIGITS):
+    "Token ids of an answer, their weights, the coordinate targets of the tokens before them, and the tokens before each place or answer in words, with the centre of a place that stands alone"
+    e = tok(text, add_special_tokens=False, return_offsets_mapping=True)
+    ids, first = list(e["input_ids"]) + [tok.eos_token_id], {a: i for i, (a, _) in enumerate(e["offset_mapping"])}
+    weights, targets, spots, said = [1.]*len(ids), {}, [], text.rfind("</think>")
+    for numbers, listed in _places(text):
+        values, at = [int(m[0])/1000 for m in numbers], [first[m.start()] for m in numbers]
+        for i, m in zip(at, numbers):
+            for place in range(len(m[0])): weights[i + place] = digits[min(len(m[0]) - 1 - place, len(digits) - 1)]
+        ends = [i + len(m[0]) for i, m in zip(at, numbers)]
+        for j, (i, v) in enumerate(zip(at, values)): targets[i - 1] = (v, values[j + 1] if j + 1 < len(at) and ends[j] + 1 == at[j + 1] else math.nan)
+        centre = None if listed else tuple(np.reshape(values, (-1, 2)).mean(0)) if len(values) in (2, 4) else None
+        spots.append((at[0] - 1, centre))
+    if not any(numbers[0].start() > said for numbers, _ in _places(text)):       # an answer in words
+        spots.append((first[said + len("</think>\n\n")] - 1 if said >= 0 else -1, None))
+    return ids, weights, targets, spots
 
 # %% ../nbs/foundations/backbone.ipynb #e99f7be1
 class Collator:
     """Conversations about images to one batch. The loss falls on answers only.
 
+    With "think" the thought is left open, and the answer brings it: `thought\\n</think>\\n\\nanswer`; without, it is closed and empty.
     `number_targets` (B, T, 2): at the token before a coordinate, that coordinate and the next of its bracket, divided by 1000; NaN elsewhere.
-    `look_at` (B, T, 2, 3): at the token before a place, the two places that matter there as (frame, x, y), x and y in 0..1; NaN elsewhere.
-      A sample's own "look" says which; without one, the centre of a point or box that is the answer, twice.
+    `look_at` (B, T, 3, 3): at the token before a place or word, the places that matter there as (frame, x, y), x and y in 0..1; NaN elsewhere.
+      A "look" says which: for each place written (or one for all of them) up to three; without one, the centre of a point or box that is the answer.
     `weights` (B, T): how much the *next* token counts: the hundreds of a coordinate more than its units.
     """
     def __init__(self, processor, digits=DIGITS, multiple=1):
@@ -238,6 +250,7 @@ class Collator:
         self.side = math.isqrt(ip.size["shortest_edge"])
         self.pad = self.tok.pad_token_id
         self.image_id = self.tok.convert_tokens_to_ids("<|image_pad|>")
+        self.open, self.closed = (self.tok(f"<|im_end|>\n<|im_start|>assistant\n<think>\n{rest}", add_special_tokens=False)["input_ids"] for rest in ("", "\n</think>\n\n"))
         self.ids = lru_cache(100_000)(lambda s: self.tok(s, add_special_tokens=False)["input_ids"])
         self.answer = lru_cache(100_000)(lambda s: mark_answer(self.tok, s, digits))
 
@@ -246,27 +259,32 @@ class Collator:
         return [np.asarray(im if isinstance(im, np.ndarray) and im.shape[0] == self.side == im.shape[1] else
                            (Image.fromarray(im) if isinstance(im, np.ndarray) else im).convert("RGB").resize((self.side, self.side))) for im in images]
 
-    def __call__(self, samples): # each: {"frames": images, "turns": [(question, answer), …]} or {"frames", "human", "assistant"}
+    def looks(self, start, spots, look, one):
+        "What matters at each place that an answer beginning at `start` writes, fewer than three repeated; a point or box in `one` image is told where it is itself"
+        own = [[(0, *centre)] if centre and one else None for _, centre in spots]
+        told = look if look and len(look) == len(spots) else [o or (look[0] if look else None) for o in own]
+        return {start + i: (list(places)*3)[:3] for (i, _), places in zip(spots, told) if places}
+
+    def __call__(self, samples): # each: {"frames": images, "turns": [(question, answer) or (question, answer, look), …]} or {"frames", "human", "assistant"}
         rows, images = [], []
         block = self.ids("<|vision_start|>") + [self.image_id]*(self.side//self.patch//self.merge)**2 + self.ids("<|vision_end|>")
-        start, mid = self.ids("<|im_start|>user\n"), self.ids("<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n")
+        start = self.ids("<|im_start|>user\n")
         for s in samples:
             ids, weights, targets, looks = [], [], {}, {}
             if "raw" in s: ids += block; weights += [0.]*len(block)
-            for question, answer in s.get("raw", ()):                 # plain text, as in pretraining: no chat marks
+            for question, answer, *look in s.get("raw", ()):          # plain text, as in pretraining: no chat marks
                 q = self.ids(question + " ")
-                a, w, t, spots, centre = self.answer(answer)
+                a, w, t, spots = self.answer(answer)
                 targets |= {len(ids) + len(q) + i: v for i, v in t.items()}
-                if centre: looks[len(ids) + len(q) + spots[0]] = [(0, *centre)]*2
+                looks |= self.looks(len(ids) + len(q), spots, look[0] if look else None, True)
                 ids += q + a[:-1] + self.ids("\n"); weights += [0.]*len(q) + w
-            for n, (question, answer) in enumerate(() if "raw" in s else s.get("turns") or [(s["human"], s["assistant"])]):
-                prompt = start + (block*len(s["frames"]) if n == 0 else []) + self.ids(question) + mid
+            for n, (question, answer, *look) in enumerate(() if "raw" in s else s.get("turns") or [(s["human"], s["assistant"], s.get("look"))]):
+                prompt = start + (block*len(s["frames"]) if n == 0 else []) + self.ids(question) + (self.open if s.get("think") else self.closed)
                 ids += prompt; weights += [0.]*len(prompt)
                 if answer is None: continue                       # a prompt to generate from
-                a, w, t, spots, centre = self.answer(answer)
+                a, w, t, spots = self.answer(answer)
                 targets |= {len(ids) + i: v for i, v in t.items()}
-                look = s.get("look") or (centre and len(s["frames"]) == 1 and [(0, *centre)]*2)
-                if look: looks |= {len(ids) + i: look for i in spots}
+                looks |= self.looks(len(ids), spots, look[0] if look else None, len(s["frames"]) == 1)
                 ids += a; weights += w
                 ids += self.ids("\n"); weights += [0.]
             rows.append((ids, weights, targets, looks)); images += self.frames(s["frames"])
@@ -274,7 +292,7 @@ class Collator:
         longest = -(-longest//self.multiple)*self.multiple
         ids = torch.full((len(rows), longest), self.pad)
         weights, numbers = torch.zeros(len(rows), longest), torch.full((len(rows), longest, 2), math.nan)
-        mask, look_at = torch.zeros_like(ids), torch.full((len(rows), longest, 2, 3), math.nan)
+        mask, look_at = torch.zeros_like(ids), torch.full((len(rows), longest, 3, 3), math.nan)
         for b, (i, w, t, l) in enumerate(rows):
             ids[b, :len(i)], weights[b, :len(i)], mask[b, :len(i)] = torch.tensor(i), torch.tensor(w), 1
             for p, v in t.items(): numbers[b, p] = torch.tensor(v)
@@ -292,7 +310,7 @@ class NumberHead(nn.Module):
     def forward(self, h): return self.read(h.float())
 
 class Looking:
-    "While open, keeps queries and keys of the second full-attention layer of `model` (before rotary positions; heads 0 and 1 share key head 0)"
+    "While open, keeps queries and keys of the second full-attention layer of `model` (before rotary positions)"
     def __init__(self, model):
         attention = [l.self_attn for l in bare(model).model.language_model.layers if hasattr(l, "self_attn")]
         self.attention = attention[min(1, len(attention) - 1)]
@@ -305,11 +323,11 @@ class Looking:
 
     @staticmethod
     def aim(batch):
-        "Rows (n,), positions (n,), and the two image tokens (n, 2) in which the places of `look_at` lie"
+        "Rows (n,), positions (n,), and the three image tokens (n, 3) in which the places of `look_at` lie"
         look = batch["look_at"]
         rows, at = (~look[..., 0, 0].isnan()).nonzero(as_tuple=True)
         side = math.isqrt(int(batch["image_grid_thw"][0, 1]*batch["image_grid_thw"][0, 2]))//2
-        frame, cell = look[rows, at, :, 0].long(), (look[rows, at, :, 1:]*side).long().clamp(0, side - 1)          # (n, 2), (n, 2, 2)
+        frame, cell = look[rows, at, :, 0].long(), (look[rows, at, :, 1:]*side).long().clamp(0, side - 1)          # (n, 3), (n, 3, 2)
         first = batch["mm_token_type_ids"].argmax(1)[rows, None] + frame*(side*side + 2)                             # each image has a mark before and behind
         return rows, at, first + cell[..., 1]*side + cell[..., 0]
 
@@ -318,10 +336,12 @@ class Looking:
         rows, at, goal = self.aim(batch)
         return nn.functional.cross_entropy(self.scores(rows, at).flatten(0, 1), goal.flatten()) if len(rows) else None
 
-    def scores(self, rows, at): # (n, 2, T)
-        "How strongly each of the two heads at these positions is drawn to each earlier token"
-        q, k = self.q[rows, at, :2].float(), self.k[rows, :, 0].float()                       # (n, 2, h), (n, T, h)
-        scores = torch.einsum("nhd,ntd->nht", q, k)/q.shape[-1]**.5
+    def scores(self, rows, at): # (n, 3, T)
+        "How strongly each of the first three heads at these positions is drawn to each earlier token"
+        heads = torch.arange(3) % self.q.shape[2]                                              # smoke has two
+        keys = heads*self.k.shape[2]//self.q.shape[2]                                          # query heads share key heads
+        q, k = self.q[rows, at][:, heads].float(), self.k[rows][:, :, keys].float()           # (n, 3, h), (n, T, 3, h)
+        scores = torch.einsum("nhd,nthd->nht", q, k)/q.shape[-1]**.5
         later = torch.arange(k.shape[1], device=k.device) > at[:, None]
         return scores.masked_fill(later[:, None], -math.inf)
 
@@ -347,8 +367,10 @@ def answer_loss(model, batch, head=None, number_weight=5., look_weight=.5):
 # %% ../nbs/foundations/backbone.ipynb #171dd1e3
 class MuonAdamW(torch.optim.Optimizer):
     "Muon (Jordan et al., 2024) for matrices, AdamW for the rest: `groups` as for AdamW, with `muon=True` where it applies"
-    def __init__(self, groups, lr=1e-3, weight_decay=0., momentum=.95, betas=(.9, .95), eps=1e-8, muon=False):
-        super().__init__(groups, dict(lr=lr, weight_decay=weight_decay, momentum=momentum, betas=betas, eps=eps, muon=muon))
+    def __init__(self, groups, lr=1e-3, weight_decay=0., momentum=.95, betas=(.9, .95), eps=1e-8, muon=False,
+                 half:bool|None=None # orthogonalise in bfloat16? None: on a GPU only, for most CPUs emulate it, twenty times slower than float32
+                ):
+        super().__init__(groups, dict(lr=lr, weight_decay=weight_decay, momentum=momentum, betas=betas, eps=eps, muon=muon, half=half))
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -362,7 +384,7 @@ class MuonAdamW(torch.optim.Optimizer):
     def _muon(self, p, grad, state, g):
         if not state: state["momentum"] = torch.zeros_like(p)
         m = state["momentum"].lerp_(grad, 1 - g["momentum"])
-        u = _orthogonal(grad.lerp(m, g["momentum"]))                                       # Nesterov
+        u = _orthogonal(grad.lerp(m, g["momentum"]), p.is_cuda if g["half"] is None else g["half"])   # Nesterov
         p.mul_(1 - g["lr"]*g["weight_decay"]).add_(u, alpha=-g["lr"]*.2*max(p.shape)**.5)   # as large as AdamW's step would be
 
     def _adamw(self, p, grad, state, g):
@@ -372,9 +394,9 @@ class MuonAdamW(torch.optim.Optimizer):
         state["mean"].lerp_(grad, 1 - b1); state["square"].mul_(b2).addcmul_(grad, grad, value=1 - b2)
         p.mul_(1 - g["lr"]*g["weight_decay"]).addcdiv_(state["mean"], (state["square"]/(1 - b2**t)).sqrt_().add_(g["eps"]), value=-g["lr"]/(1 - b1**t))
 
-def _orthogonal(m, steps=5, eps=1e-7):
-    "Newton-Schulz towards the nearest orthogonal matrix, in bfloat16"
-    x = m.bfloat16()
+def _orthogonal(m, half, steps=5, eps=1e-7):
+    "Newton-Schulz towards the nearest orthogonal matrix"
+    x = m.bfloat16() if half else m.float()
     if tall := m.shape[0] > m.shape[1]: x = x.T
     x = x/x.norm().clamp(min=eps)
     for _ in range(steps):
@@ -410,10 +432,10 @@ def quicken(model):
     return model
 
 # %% ../nbs/foundations/backbone.ipynb #dd25cd48
-def prompts(collator, samples):
-    "A batch to generate from: prompts padded on the left"
-    batch = collator([{"frames": s["frames"], "human": s["human"], "assistant": None} if isinstance(s, dict) else
-                      {"frames": s.frames, "human": s.human, "assistant": None} for s in samples])
+def prompts(collator, samples, think=False):
+    "A batch to generate from: prompts padded on the left, with an empty thought or an open one"
+    batch = collator([{"frames": s["frames"], "human": s["human"], "assistant": None, "think": think} if isinstance(s, dict) else
+                      {"frames": s.frames, "human": s.human, "assistant": None, "think": think} for s in samples])
     ids, mask = batch["input_ids"], batch["attention_mask"]
     for b in range(len(ids)):
         pad = int((mask[b] == 0).sum())
@@ -422,7 +444,7 @@ def prompts(collator, samples):
             "pixel_values": batch["pixel_values"], "image_grid_thw": batch["image_grid_thw"]}
 
 @torch.no_grad()
-def answer(model, processor, samples, batch_size:int=64, max_new_tokens:int=72, progress=False) -> list: # of str
+def answer(model, processor, samples, batch_size:int=64, max_new_tokens:int=72, progress=False, think=False) -> list: # of str
     "Greedy answers; samples of like length are answered together"
     collator, out = Collator(processor), [None]*len(samples)
     model.eval()
@@ -430,7 +452,7 @@ def answer(model, processor, samples, batch_size:int=64, max_new_tokens:int=72, 
     order = sorted(range(len(samples)), key=key)
     for at in tqdm(range(0, len(order), batch_size), desc="answering", disable=not progress, leave=False):
         chosen = order[at:at + batch_size]
-        batch = {k: v.to(model.device) for k, v in prompts(collator, [samples[i] for i in chosen]).items()}
+        batch = {k: v.to(model.device) for k, v in prompts(collator, [samples[i] for i in chosen], think).items()}
         ids = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)[:, batch["input_ids"].shape[1]:]
         for i, row in zip(chosen, ids): out[i] = processor.tokenizer.decode(row, skip_special_tokens=True).strip()
     return out

@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['THINGS', 'HUES', 'ASKED', 'gripper_state', 'patch_labels', 'in_hand', 'look_around', 'answer_priors', 'cell_labels',
-           'DenseHead', 'set_rate', 'tokens_of', 'half', 'train_eyes', 'conversation', 'train_words', 'sight', 'corpus']
+           'DenseHead', 'set_rate', 'tokens_of', 'half', 'train_eyes', 'conversation', 'frame_odds', 'train_words',
+           'sight', 'corpus']
 
 # %% ../nbs/00_base.ipynb #debbf01c
 import json, math, time
 import multiprocessing as mp
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +20,9 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 from . import world
 from .backbone import Collator, NumberHead, answer, answer_loss, make_optimizer, new_model, patchify, quicken, train_tokenizer
-from .records import FAILURE, PROMPTS, STEPS, caption, frame_facts, scene_questions
+from .records import FAILURE, POINTING, PROMPTS, STEPS, caption, frame_facts, scene_questions
 from .runs import wilson, bootstrap
+from .waypoints import mean_l2, parse_box, parse_point, parse_trajectory
 
 # %% ../nbs/00_base.ipynb #01c00819
 THINGS, HUES = list(world.KINDS), list(world.COLOURS)
@@ -47,9 +50,9 @@ def patch_labels(env, facts, patch:int=12, least:float=.15 # share of a patch th
     return kind, colour, (offsets/1000).astype(np.float16)
 
 def in_hand(env):
-    "The name of what the gripper holds in the air, or None"
+    "Name and place (in 0..1000) of what the gripper holds in the air, or None"
     for i, t in enumerate(env.scene.things):
-        if env.touching(i, -2) and env.positions()[i, 2] > env.first[i, 2] + .02: return t.name
+        if env.touching(i, -2) and env.positions()[i, 2] > env.first[i, 2] + .02: return t.name, env.project(env.positions()[i])*1000
 
 def _frames_of(seed, size):
     env, rng, out = world.Tabletop(size, cameras=(), n_things=(2, 6)), np.random.default_rng([seed, 3]), []
@@ -84,7 +87,7 @@ def answer_priors(talk):
     "For each question type: how many, and the share of its most frequent answer"
     by = {}
     for qs, _ in talk:
-        for kind, _, a in qs: by.setdefault(kind, []).append(a)
+        for kind, _, a, _ in qs: by.setdefault(kind, []).append(a)
     return {k: (len(v), max(v.count(a) for a in set(v))/len(v)) for k, v in by.items()}
 
 # %% ../nbs/00_base.ipynb #d0f762f1
@@ -165,28 +168,34 @@ def train_eyes(model, data, dense, steps, batch=64, lr=2e-3, seed=0, record=None
 ASKED = {"point": .6, "find": .25, "where": .15}     # how a thing is located
 
 def conversation(talk, rng, n):
-    "Up to `n` questions about one frame: each thing is located once at most, and two questions are of another sort"
+    "Up to `n` questions about one frame: each thing is located once at most, or all of them in one answer, and two questions are of another sort"
     qs, sentence = talk
-    if rng.random() < .08: return [("Describe this image in detail.", sentence)]
-    things, rest = {}, [q for q in qs if q[0] not in ASKED]
+    sort, everything = rng.random(), [q[1:] for q in qs if q[0] == "all"]
+    if sort < .08: return [("Describe this image in detail.", sentence)]
+    if sort < .25 and everything: return everything
+    things, rest = {}, [q for q in qs if q[0] not in (*ASKED, "all", "held")]
     for q in qs:
         if q[0] in ASKED: things.setdefault(q[1].rstrip(".?").split(" the ")[-1], {})[q[0]] = q[1:]
     turns = [forms[kinds[rng.choice(len(kinds), p=p/p.sum())]] for forms in things.values()
              for kinds, p in [(list(forms), np.array([ASKED[k] for k in forms]))]]
-    held = [q for q in rest if q[0] == "held"]
-    turns += [q[1:] for q in held] + [rest[j][1:] for j in rng.choice(len(rest), min(2, len(rest)), replace=False)]
+    turns += [q[1:] for q in qs if q[0] == "held"] + [rest[j][1:] for j in rng.choice(len(rest), min(2, len(rest)), replace=False)]
     return [turns[j] for j in rng.permutation(len(turns))[:n]]
+
+def frame_odds(talk, held=3.):
+    "How likely each frame is drawn: those with something in the gripper, which are rare, `held` times as often as others"
+    odds = np.array([held if any(q[0] == "held" for q in qs) else 1. for qs, _ in talk])
+    return odds/odds.sum()
 
 def train_words(model, processor, data, dense, head, steps, batch=32, lr=1.5e-3, seed=0, record=None, every=10, watch=None, watch_every=300, bf16=False):
     "Train everything on conversations"
     quicken(model)
     rng, opt, collate, kept = np.random.default_rng([seed, 5]), make_optimizer([model, dense, head], lr), Collator(processor), {}
-    cells = cell_labels(data)
+    cells, odds = cell_labels(data), frame_odds(data["talk"])
     hook = model.model.visual.register_forward_hook(lambda m, a, o: kept.update(f=o.pooler_output))
     try:
         for step in tqdm(range(steps), desc="words", leave=False):
             set_rate(opt, step, steps)
-            i, chat = rng.integers(0, len(data["images"]), batch), rng.random() < .65
+            i, chat = rng.choice(len(odds), batch, p=odds), rng.random() < .65
             rows = [{"frames": [data["images"][j]], **({"turns": conversation(data["talk"][j], rng, 3)} if chat else {"raw": conversation(data["talk"][j], rng, 9)})} for j in i]
             with half(bf16): loss, parts = answer_loss(model, collate(rows), head)
             seen = torch.cat(list(kept["f"])) if isinstance(kept["f"], (tuple, list)) else kept["f"]
@@ -200,18 +209,20 @@ def train_words(model, processor, data, dense, head, steps, batch=32, lr=1.5e-3,
 # %% ../nbs/00_base.ipynb #38b5bc59
 def sight(model, processor, data, per_type:int=200, seed=0, shuffled=True) -> dict: # type: {"seen": result, "other image": result} or {"error": …}
     "Right answers by question type, with the right image and with another scene's"
-    from reasonflow.waypoints import mean_l2, parse_box, parse_point
+    parse = {"point": parse_point, "find": parse_box, "all": partial(parse_trajectory, k=None)}
     rng, by = np.random.default_rng(seed), {}
     for i, (qs, _) in enumerate(data["talk"]):
-        for kind, q, a in qs: by.setdefault(kind, []).append((i, q, a))
+        for kind, q, a, _ in qs: by.setdefault(kind, []).append((i, q, a))
     out, n = {}, len(data["images"])
     for kind, items in by.items():
         items = [items[j] for j in rng.permutation(len(items))[:per_type]]
-        say = lambda shift: answer(model, processor, [dict(frames=[data["images"][(i + shift) % n]], human=q) for i, q, _ in items], max_new_tokens=24)
+        say = lambda shift: answer(model, processor, [dict(frames=[data["images"][(i + shift) % n]], human=q) for i, q, _ in items], max_new_tokens=60 if kind == "all" else 24)
         with_image = say(0)
-        if kind in ("point", "find"):
-            parse = parse_point if kind == "point" else parse_box
-            errors = lambda texts: [mean_l2(p.value.reshape(-1, 2), parse(a).value.reshape(-1, 2)) if (p := parse(t)) else 500. for t, (_, _, a) in zip(texts, items)]
+        if kind in POINTING:
+            def off(text, truth):
+                p, t = parse[kind](text), parse[kind](truth)
+                return mean_l2(p.value.reshape(-1, 2), t.value.reshape(-1, 2)) if p and p.value.shape == t.value.shape else 500.
+            errors = lambda texts: [off(t, a) for t, (_, _, a) in zip(texts, items)]
             out[kind] = {"error": bootstrap(errors(with_image))} | ({"other image": bootstrap(errors(say(n//2 + 1)))} if shuffled else {})
         else:
             right = lambda texts: wilson(sum(t == a for t, (_, _, a) in zip(texts, items)), len(items))
