@@ -49,16 +49,19 @@ def patch_labels(env, facts, patch:int=12, least:float=.15 # share of a patch th
         if f.box: offsets[p, 2:] = np.array(f.box) - np.tile(here, 2)
     return kind, colour, (offsets/1000).astype(np.float16)
 
-def in_hand(env):
-    "Name and place (in 0..1000) of what the gripper holds in the air, or None"
+def in_hand(env, labels):
+    "Colour and place (in 0..1000) of what the gripper holds in the air, or None; None too if the fingers hide it, so that no patch shows it"
+    kind, colour, _ = labels
     for i, t in enumerate(env.scene.things):
-        if env.touching(i, -2) and env.positions()[i, 2] > env.first[i, 2] + .02: return t.name, env.project(env.positions()[i])*1000
+        shown = ((kind == 1 + THINGS.index(t.kind)) & (colour == 1 + HUES.index(t.colour))).any()
+        if shown and env.touching(i, -2) and env.positions()[i, 2] > env.first[i, 2] + .02: return t.colour, env.project(env.positions()[i])*1000
 
 def _frames_of(seed, size):
     env, rng, out = world.Tabletop(size, cameras=(), n_things=(2, 6)), np.random.default_rng([seed, 3]), []
     def note():
         facts = frame_facts(env)
-        out.append((env.draw(), *patch_labels(env, facts), scene_questions(facts, in_hand(env)), caption(facts)))
+        labels = patch_labels(env, facts)
+        out.append((env.draw(), *labels, scene_questions(facts, in_hand(env, labels)), caption(facts)))
     env.reset(seed=seed); note()
     if seed % 2 == 0:
         faults = [f for f in world.FAULTS if world.can_inject(env, f)]

@@ -322,14 +322,16 @@ class SafeTrainer:
     def _save_scaler(self, output_dir): pass
     def _load_scaler(self, checkpoint): pass
 
+    def batch_of(self, inputs): return inputs     # what to save of a batch with a bad loss
+
     def training_step(self, model, inputs, num_items_in_batch=None):
-        kept = {k: v.clone() for k, v in inputs.items() if hasattr(v, "clone")} if self.state.global_step == 0 else inputs
+        kept = {k: v.clone() for k, v in inputs.items() if hasattr(v, "clone")} if self.state.global_step == 0 and hasattr(inputs, "items") else inputs
         loss = super().training_step(model, inputs, num_items_in_batch)
         if not bool(np.isfinite(float(loss))):
             from safetensors.torch import save_file
             path = Path(self.args.output_dir)/f"bad-batch-step{self.state.global_step}.safetensors"
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({k: v.detach().cpu().contiguous() for k, v in kept.items() if hasattr(v, "detach")}, path)
+            save_file({k: v.detach().cpu().contiguous() for k, v in self.batch_of(kept).items() if hasattr(v, "detach")}, path)
             raise NonFiniteLoss(f"the loss is {float(loss)} at step {self.state.global_step}: the batch is in {path}; lower the learning rate, or look at that batch")
         return loss
 

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from trl import SFTConfig, SFTTrainer
 from . import world
 from .backbone import Collator, NumberHead, answer, answer_loss, make_optimizer, quicken
-from .records import CAUSES, ROW_COUNTS, SOURCES, STEPS, Quarantine, Sample, caption_samples, episode_samples, gather, kept, mix, open_source, share, side, unique
+from .records import CAUSES, ROW_COUNTS, SOURCES, STEPS, Quarantine, Sample, caption_samples, episode_samples, gather, kept, mix, open_source, reasoned_samples, share, side, unique
 from .runs import Run, SafeTrainer, bootstrap, find_checkpoint, last_checkpoint, wilson
 from .waypoints import iou, mean_l2, parse_box, parse_trajectory
 
@@ -38,6 +38,7 @@ def lean(weights, towards, share=None):
 def _make(job):
     what, seed, kw = job
     if what == "still": return caption_samples(seed, kw["size"], kw["combos"])
+    if what == "reason": return reasoned_samples(seed, kw["size"], kw["combos"], kw["style"])
     return episode_samples(seed, fault=CAUSES[seed % len(CAUSES)] if what == "fault" else None, **kw)
 
 def make_samples(jobs, workers=None, progress=True):
