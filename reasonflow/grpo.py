@@ -7,10 +7,10 @@ __all__ = ['FORBIDDEN', 'LIMITS', 'NothingToLearn', 'advantages', 'token_log_pro
            'kl_to_reference', 'grpo_loss', 'forbidden_ids', 'fork_answers', 'own_images', 'sample_group',
            'with_thought', 'warmup_samples', 'checked', 'reward_function', 'Collapse', 'Watchdog', 'as_prompts',
            'FastRollouts', 'TeacherTrainer', 'grpo_config', 'train_grpo', 'BadBuffer', 'tokenizer_hash',
-           'thought_states', 'best_and_worst', 'write_buffer', 'read_buffer']
+           'thought_states', 'best_and_worst', 'write_buffer', 'read_buffer', 'resolved', 'reasoning_exam']
 
 # %% ../nbs/02_grpo.ipynb #155c9b7f
-import hashlib, io, json, math, warnings
+import hashlib, io, json, math, re, warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from trl import GRPOConfig, GRPOTrainer
 from .backbone import Collator, answer, bare, prompts
 from .rewards import reward_parts
 from .runs import SafeTrainer, atomic_folder, bootstrap, last_checkpoint, wilson
-from .sft import waypoint_errors
+from .sft import ratio, waypoint_errors
 from .waypoints import answer_text, parse_trajectory
 
 # %% ../nbs/02_grpo.ipynb #d566b9e6
@@ -328,3 +328,26 @@ def read_buffer(folder, tok) -> tuple: # (list of rows, states (N, d), what was 
     except Exception as e: raise BadBuffer(f"{folder} is damaged ({str(e).splitlines()[0]}): write it anew; nothing else was touched") from e
     if not len(rows) == len(states) == about["rows"]: raise BadBuffer(f"{folder} has {len(rows)} traces and {len(states)} states, {about['rows']} were written: it is cut short; write it anew")
     return rows, states, about
+
+# %% ../nbs/02_grpo.ipynb #d1500021
+def resolved(text, sample, near:float=60):
+    "Does the thought point at the thing that is meant, and not closer to another? None if there is no thought"
+    thought, closed, _ = text.partition("</think>")
+    if not closed: return None
+    said = [np.array([int(a), int(b)]) for a, b in re.findall(r"\[(\d+),(\d+)\]", thought)]
+    points = np.array(sample.truth["points"], float)
+    return any(np.linalg.norm(points - p, axis=1).argmin() == sample.truth["target"] and np.linalg.norm(points[sample.truth["target"]] - p) < near for p in said)
+
+def reasoning_exam(model, processor, samples, think=True, style="sharp", progress=False) -> tuple: # results by name, rewards (n,), waypoint errors (n,)
+    "How well reasoned samples are answered, by level"
+    texts = answer(model, processor, samples, max_new_tokens=160 if think else 72, think=think, progress=progress)
+    rewards = np.array([reward_parts(t, s.assistant, style)["total"] for t, s in zip(texts, samples)])
+    errors, constant, valid = waypoint_errors(samples, [answer_text(t) for t in texts])
+    out = {}
+    for level in ("easy", "hard"):
+        i = [j for j, s in enumerate(samples) if s.truth["level"] == level]
+        if not i: continue
+        out |= {f"reward, {level}": bootstrap(rewards[i]), f"waypoint error / constant, {level}": ratio(errors[i], constant[i]), f"valid, {level}": wilson(int(valid[i].sum()), len(i))}
+        found = [r for r in (resolved(texts[j], samples[j]) for j in i) if r is not None]
+        if think: out |= {f"thought ends, {level}": wilson(len(found), len(i)), f"resolved, {level}": wilson(sum(found), len(i))}
+    return out, rewards, errors
