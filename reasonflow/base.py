@@ -230,6 +230,8 @@ def sight(model, processor, data, per_type:int=200, seed=0, shuffled=True) -> di
         else:
             right = lambda texts: wilson(sum(t == a for t, (_, _, a) in zip(texts, items)), len(items))
             out[kind] = {"seen": right(with_image)} | ({"other image": right(say(n//2 + 1))} if shuffled else {})
+    words = [r for r in out.values() if "seen" in r]                                 # all that are answered in words, together
+    for key in words[0] if words else (): out.setdefault("words", {})[key] = wilson(sum(round(r[key]["value"]*r[key]["n"]) for r in words), sum(r[key]["n"] for r in words))
     return out
 
 # %% ../nbs/00_base.ipynb #a40f8ec1

@@ -91,8 +91,8 @@ def scene_questions(facts, held=None):
         ask("point", f"Point to the {f.name}.", format_point(f.point), f.point)
         ask("find", f"Find the {f.name}.", format_box(f.box), [(f.box[0] + f.box[2])/2, (f.box[1] + f.box[3])/2])
     for word, axis, sign in (("furthest left", 0, 1), ("furthest right", 0, -1), ("closest to the camera", 1, -1)):
-        order = sorted((sign*f.point[axis], f.name, f.point) for f in facts)
-        if len(order) > 1 and order[1][0] - order[0][0] > 40: ask("extreme", f"What is {word}?", order[0][1], order[0][2])
+        order = sorted((sign*f.point[axis], f.name, f.point, f.box) for f in facts)
+        if len(order) > 1 and order[1][0] - order[0][0] > 40 and order[0][3]: ask("extreme", f"What is {word}?", order[0][1], order[0][2])
     row = sorted(f.point for f in facts)
     if len(seen) == len(facts) > 1 and min(b[0] - a[0] for a, b in zip(row, row[1:])) > 25: ask("all", "Point to everything, from left to right.", format_trajectory(row), *row)
     if held: ask("held", "What colour is the thing in the gripper?", *held)
