@@ -193,6 +193,10 @@ class Episode:
         r = self.rollout
         return (frame, *self.env.project(r.tips[step] if thing is None else r.places[step, thing]).tolist())
 
+    def looks(self, step, frame=0):
+        "What matters for what is done at `step`: what is moved, where to, the fingertips"
+        return [[self.spot(step, thing, frame) for thing in (self.target, self.goal, None)]]
+
     def sample(self, source, kind, question, answer, images, task, **truth):
         human = prompt(kind, self.style, task=self.rollout.instruction, question=question)
         return Sample(f"tabletop-{source}", "trajectory" if kind == "trajectory" else "qa", human, answer, images, "image" if len(images) == 1 else "video", self.name, task, truth)
@@ -200,18 +204,18 @@ class Episode:
 # %% ../nbs/foundations/records.ipynb #e41ab0c7
 def solved_samples(e, rng):
     "What a solved episode teaches: path, box, next steps, a path from the middle, the step just done"
-    r, looks = e.rollout, lambda i, frame=0: [[e.spot(i, thing, frame) for thing in (e.target, e.goal, None)]]
+    r = e.rollout
     def path_from(step, image, task, **truth):
-        return e.sample("trajectory", "trajectory", "", format_trajectory(resample(path(e.env, r, step))), [image], task, look=looks(step), **truth)
+        return e.sample("trajectory", "trajectory", "", format_trajectory(resample(path(e.env, r, step))), [image], task, look=e.looks(step), **truth)
     first, where = e.draw(0), dict(points=[f.point for f in e.facts], target=r.task.target, goal=r.task.goal)
     out = [path_from(0, first, "trajectory", **where),
            e.sample("affordance", "affordance", "", format_box(e.facts[e.target].box), [first], "affordance", **where)]
     for phase, step in telling_steps(r, rng).items():
         image = e.draw(step)
-        out.append(e.sample("planning", "qa", f"Task: {r.instruction}. Next step?", step_text(r, phase), [image], "planning", look=looks(step)))
+        out.append(e.sample("planning", "qa", f"Task: {r.instruction}. Next step?", step_text(r, phase), [image], "planning", look=e.looks(step)))
         if phase in ("reach", "carry") and step > 0 and rng.random() < .5: out.append(path_from(step, image, "trajectory mid-episode"))
     half = int(rng.integers(len(r)//3, len(r)))
-    return out + [e.sample("videoqa", "qa", "What was the last step?", step_text(r, r.phases[half - 1]), [first, e.draw(half)], "past description", look=looks(half, 1))]
+    return out + [e.sample("videoqa", "qa", "What was the last step?", step_text(r, r.phases[half - 1]), [first, e.draw(half)], "past description", look=e.looks(half, 1))]
 
 # %% ../nbs/foundations/records.ipynb #e41ab0c8
 def video_samples(e, rng, frames):
@@ -290,7 +294,7 @@ def reasoned_samples(seed, size=144, combos="seen", style="short"):
     answer, out = format_trajectory(resample(path(e.env, r))), []
     for name, thought, level in told:
         task = world.WORDINGS[r.task.family][r.task.wording].format(x=name, y="" if r.task.goal is None else e.facts[e.goal].name)
-        truth = dict(thought=thought + then, level=level, look=[[e.spot(0, e.target), e.spot(0, e.goal), e.spot(0)]], points=[f.point for f in e.facts], target=e.target)
+        truth = dict(thought=thought + then, level=level, look=e.looks(0), points=[f.point for f in e.facts], target=e.target)
         out.append(Sample("tabletop-reasoning", "trajectory", prompt("trajectory", style, task=task), answer, [image], "image", e.name, f"trajectory, {level}", truth))
     return out
 
