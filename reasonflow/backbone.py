@@ -6,10 +6,10 @@
 __all__ = ['SPECIAL', 'QWEN_SIZES', 'QWEN3_5_4B', 'LORA_TARGETS', 'DIGITS', 'train_tokenizer', 'FramesProcessor', 'FramesConfig',
            'make_processor', 'qwen_config', 'new_model', 'best_dtype', 'load', 'processor_for', 'save', 'on_meta',
            'module_table', 'add_lora', 'bare', 'patchify', 'mark_answer', 'Collator', 'NumberHead', 'Looking',
-           'answer_loss', 'MuonAdamW', 'make_optimizer', 'quicken', 'prompts', 'answer', 'model_card']
+           'answer_loss', 'MuonAdamW', 'make_optimizer', 'quicken', 'freeze_eyes', 'prompts', 'answer', 'model_card']
 
 # %% ../nbs/foundations/backbone.ipynb #d360a128
-import json, math, os, re
+import hashlib, json, math, os, re
 from functools import lru_cache
 from pathlib import Path
 from types import MethodType
@@ -24,6 +24,7 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import (AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, PreTrainedTokenizerFast, ProcessorMixin,
                           Qwen3_5Config, Qwen3_5ForConditionalGeneration, Qwen3VLProcessor)
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5VisionAttention, apply_rotary_pos_emb_vision
 from transformers.utils import logging as hf_logging
@@ -143,7 +144,8 @@ def _load_unsloth(name, image):
     return model, processor_for(model, getattr(processor, "tokenizer", processor), image)
 
 def save(folder, model, processor, card:str="", # MODEL_CARD.md
-         dtype=torch.bfloat16, head=None # a `NumberHead`, saved beside the model
+         dtype=torch.bfloat16, head=None, # a `NumberHead`, saved beside the model
+         tensors=(), texts=() # more files: {name: {name: tensor}}, written as name.safetensors, and {file: text}
         ):
     "A checkpoint that the stock Auto classes load; the folder appears whole or not at all"
     state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in model.state_dict().items() if "number_head" not in k}
@@ -152,8 +154,9 @@ def save(folder, model, processor, card:str="", # MODEL_CARD.md
         processor.save_pretrained(tmp)
         config = json.loads((tmp/"config.json").read_text()); config["dtype"] = str(dtype).removeprefix("torch.")
         (tmp/"config.json").write_text(json.dumps(config, indent=1))
-        if head is not None: save_file({k: v.detach().contiguous() for k, v in head.state_dict().items()}, tmp/"number_head.safetensors")
-        (tmp/"MODEL_CARD.md").write_text(card)
+        if head is not None: tensors = {"number_head": head.state_dict(), **dict(tensors)}
+        for name, some in dict(tensors).items(): save_file({k: v.detach().cpu().contiguous() for k, v in some.items()}, tmp/f"{name}.safetensors")
+        for name, text in {"MODEL_CARD.md": card, **dict(texts)}.items(): (tmp/name).write_text(text)
     return folder
 
 # %% ../nbs/foundations/backbone.ipynb #81ea551f
@@ -429,6 +432,27 @@ def quicken(model):
     for module in model.modules():
         if isinstance(module, Qwen3_5VisionAttention): module.forward = MethodType(_attend_together, module)
     model.config.text_config._attn_implementation = "eager"
+    return model
+
+# %% ../nbs/foundations/backbone.ipynb #9c1f20a5
+def _look_once(self, hidden_states, grid_thw, **kw):
+    "The forward of frozen eyes: pictures that were seen before are taken from memory"
+    version = sum(p._version for p in self.parameters())                          # loading other weights counts as a new pair of eyes
+    if self.memory.get("version") != version or len(self.memory) > self.most: self.memory.clear(); self.memory["version"] = version
+    pictures = torch.split(hidden_states, grid_thw.prod(1).tolist())
+    names = [hashlib.sha256(p.numpy().tobytes()).digest() + bytes(g.tolist()) for p, g in zip(pictures, grid_thw)]
+    new = {n: i for i, n in enumerate(names) if n not in self.memory}
+    if new:
+        some = list(new.values())
+        with torch.no_grad(): seen = type(self).forward(self, torch.cat([pictures[i] for i in some]), grid_thw=grid_thw[some], **kw).pooler_output
+        self.memory |= dict(zip(new, torch.split(seen, (grid_thw[some].prod(1)//self.spatial_merge_size**2).tolist())))
+    return BaseModelOutputWithPooling(pooler_output=torch.cat([self.memory[n] for n in names]))
+
+def freeze_eyes(model, most:int=20_000 # pictures to remember; 18 kB each at tiny size
+               ):
+    "Train the vision tower no further; on a CPU, look at each picture once"
+    eyes = bare(model).model.visual.requires_grad_(False)
+    if model.device.type == "cpu": eyes.memory, eyes.most, eyes.forward = {}, most, MethodType(_look_once, eyes)
     return model
 
 # %% ../nbs/foundations/backbone.ipynb #dd25cd48

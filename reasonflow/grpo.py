@@ -239,9 +239,6 @@ class TeacherTrainer(FastRollouts, SafeTrainer, GRPOTrainer):
     "`GRPOTrainer` with quick rollouts, checkpoints that survive a kill, and a record"
     def __init__(self, *args, record=None, **kw): self.record = record; super().__init__(*args, **kw)
     def batch_of(self, inputs): return inputs if hasattr(inputs, "items") else {k: v for part in self._buffered_inputs or [{}] for k, v in part.items()}
-    def log(self, logs, *args, **kw):
-        super().log(logs, *args, **kw)                          # adds TRL's metrics to `logs`
-        if self.record is not None and "reward" in logs: self.record.log(self.state.global_step, **{k: v for k, v in logs.items() if isinstance(v, (int, float))})
 
 # %% ../nbs/02_grpo.ipynb #d150000c
 def grpo_config(folder, steps, prompts, group, lr, tok, max_length=144, iterations=2, beta=.02, loss_type="dr_grpo", level="token", save_steps=None, seed=0, **more):

@@ -296,7 +296,16 @@ class NonFiniteLoss(RuntimeError):
     "The loss is no number; the batch lies in `folder`"
 
 class SafeTrainer:
-    "Mixin before a `transformers.Trainer`: atomic checkpoints without pickles, exact resume, a stop at a non-finite loss"
+    "Mixin before a `transformers.Trainer`: atomic checkpoints without pickles, exact resume, a stop at a non-finite loss, metrics as JSON lines"
+    record = None                                 # a `Run`
+    def keep(self, parts): self.__dict__.setdefault("_parts", []).append({k: float(v) for k, v in parts.items()})      # what a loss was made of
+
+    def log(self, logs, *args, **kw):
+        parts = self.__dict__.pop("_parts", [])
+        logs = logs | {k: float(np.mean([p[k] for p in parts if k in p])) for k in sorted({k for p in parts for k in p})}
+        super().log(logs, *args, **kw)            # TRL adds its own to `logs`
+        if self.record is not None and {"loss", "reward"} & set(logs): self.record.log(self.state.global_step, **{k: v for k, v in logs.items() if isinstance(v, (int, float))})
+
     def _save_checkpoint(self, model, trial):
         final = Path(self.args.output_dir)/f"checkpoint-{self.state.global_step}"
         with atomic_folder(final) as tmp:

@@ -84,36 +84,29 @@ def as_dataset(samples):
     if not samples: raise ValueError("no samples to train on: the mixture is empty")
     def rows(batch):
         chosen = [samples[i] for i in batch["index"]]
-        return {"images": [s.frames for s in chosen], "prompt": [s.human for s in chosen], "completion": [s.assistant for s in chosen], "look": [s.truth.get("look") for s in chosen]}
+        return {"images": [s.frames for s in chosen], "prompt": [s.human for s in chosen], "completion": [s.assistant for s in chosen], "look": [s.truth.get("look") for s in chosen], "think": [s.truth.get("think", False) for s in chosen]}
     return Dataset.from_dict({"index": list(range(len(samples)))}).with_transform(rows)
 
 class GroundingTrainer(SafeTrainer, SFTTrainer):
     "`SFTTrainer` with `backbone.answer_loss`, metrics as JSON lines, and checkpoints that survive a kill"
     def __init__(self, model, processor, args, samples, head=None, record=None, number_weight=5., **kw):
-        self.number_weight, self.record, self._parts = number_weight, record, []
+        self.number_weight, self.record = number_weight, record
         model.number_head = head or NumberHead(model.config.text_config.hidden_size)
         collate = Collator(processor)
         quicken(model)
-        def to_batch(rows): return collate([{"frames": r["images"], "human": r["prompt"], "assistant": r["completion"], "look": r.get("look")} for r in rows])
+        def to_batch(rows): return collate([{"frames": r["images"], "human": r["prompt"], "assistant": r["completion"], "look": r.get("look"), "think": r.get("think")} for r in rows])
         super().__init__(model=model, args=args, train_dataset=as_dataset(samples), data_collator=to_batch, processing_class=processor, **kw)
         self.model_accepts_loss_kwargs = False      # our loss is a mean over its batch, so accumulation must divide it
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         loss, parts = answer_loss(model, inputs, model.number_head, self.number_weight)
-        self._parts.append({k: float(v) for k, v in parts.items()})
+        self.keep(parts)
         return (loss, {"loss": loss}) if return_outputs else loss
 
     def create_optimizer(self, model=None):
         adapters = hasattr(self.model, "peft_config")          # AdamW for low-rank adapters, as on the card; Muon where whole matrices move
         if self.optimizer is None and not adapters: self.optimizer = make_optimizer([self.model], self.args.learning_rate)
         return self.optimizer or super().create_optimizer()
-
-    def log(self, logs, *args, **kw):
-        if self._parts:
-            logs = logs | {k: float(np.mean([p[k] for p in self._parts if k in p])) for k in sorted({k for p in self._parts for k in p})}
-            self._parts = []
-        if self.record is not None and "loss" in logs: self.record.log(self.state.global_step, **{k: v for k, v in logs.items() if isinstance(v, (int, float))})
-        super().log(logs, *args, **kw)
 
     def _save(self, output_dir=None, state_dict=None):
         whole = state_dict if state_dict is not None else self.model.state_dict()
