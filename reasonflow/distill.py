@@ -6,8 +6,8 @@
 __all__ = ['RECIPES', 'CHANGES', 'embed', 'after', 'ReplacingLayer', 'Growing', 'Cached', 'SpatialMLP', 'Thought',
            'LatentStudent', 'LatentAttention', 'ReadingLayer', 'Verbalizer', 'new_verbalizer', 'verbalizer_loss',
            'preference_loss', 'distill_loss', 'waypoint_loss', 'TraceCollator', 'Recipe', 'Distillation',
-           'StudentTrainer', 'train_student', 'waypoints_of', 'path_errors', 'student_exam', 'latency', 'read_aloud',
-           'save_student', 'load_student']
+           'StudentTrainer', 'train_student', 'waypoints_of', 'path_errors', 'student_exam', 'latency',
+           'evaluate_latent', 'ways_to_answer', 'read_aloud', 'save_student', 'load_student']
 
 # %% ../nbs/02_distill.ipynb #e2500004
 import io, json, math, time
@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from transformers import Qwen3Config, Qwen3ForCausalLM, Trainer, TrainingArguments
 from transformers.cache_utils import Cache, DynamicLayer, LinearAttentionLayer
 from .backbone import Collator, bare, freeze_eyes, load, make_optimizer, prompts, save
+from .grpo import reasoning_exam, reasoning_samples, sample_group
 from .runs import SafeTrainer, bootstrap, find_checkpoint, last_checkpoint
 from .sft import best_constant, ratio
 from .waypoints import SCALE, parse_trajectory
@@ -312,6 +313,29 @@ def latency(ways:dict, # name: function of one sample
             if torch.cuda.is_available(): torch.cuda.synchronize()
             took[name].append(1000*(time.perf_counter() - began))
     return {name: bootstrap(ms) for name, ms in took.items()}
+
+# %% ../nbs/02_distill.ipynb #e250002x
+def evaluate_latent(both, processor, episodes:int=500, seed:int=500_000, size=144, style="short", workers=None, progress=True,
+                    against=None # the teacher
+                   ) -> dict: # name: result with value, n, low, high
+    "The latent suite: the student as it is and with changed latents; beside the teacher `against` also in error and in milliseconds"
+    samples = reasoning_samples(seed, episodes, size, style, workers, progress)
+    out, errors = student_exam(both.student, processor, samples)
+    if against is None: return out
+    for name, think in (("the teacher, in words", True), ("the teacher, at once", False)):
+        r, _, its = reasoning_exam(against, processor, samples, think=think, progress=progress)
+        out |= {f"waypoint error / constant, {level}, {name}": r[f"waypoint error / constant, {level}"] for level in ("easy", "hard") if f"waypoint error / constant, {level}" in r}
+        out[f"waypoint error, student / {name}"] = ratio(errors["as it is"], its)
+        if think: out |= {f"waypoint error, student / {name}, {level}": ratio(errors["as it is"][i], its[i]) for level in ("easy", "hard") if (i := [j for j, s in enumerate(samples) if s.truth["level"] == level])}
+    ms = latency(ways_to_answer(both.student, against, processor), samples[:100])
+    for name, r in ms.items(): out[f"milliseconds per answer, {name}"] = r
+    return out | {f"{name} / in six vectors": dict(value=ms[name]["value"]/ms["in six vectors"]["value"], n=ms[name]["n"]) for name in ("in words", "at once")}
+
+def ways_to_answer(student, teacher, processor): # name: function of one sample
+    "In words, at once, in vectors; text by the quicker of this project's two decoders"
+    for m in (student.model, teacher): bare(m).config.text_config._attn_implementation = "sdpa"; m.eval()
+    return {"in words": lambda s: sample_group(teacher, processor, [s], 1, 144, temperature=0, think=True), "at once": lambda s: sample_group(teacher, processor, [s], 1, 72, temperature=0),
+            "in six vectors": lambda s: waypoints_of(student, processor, [s])}
 
 # %% ../nbs/02_distill.ipynb #e250002c
 @torch.no_grad()

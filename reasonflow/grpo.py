@@ -8,7 +8,8 @@ __all__ = ['FORBIDDEN', 'LIMITS', 'HEALTH', 'NothingToLearn', 'advantages', 'hid
            'own_images', 'sample_group', 'with_thought', 'warmup_samples', 'checked', 'reward_function', 'Collapse',
            'Watchdog', 'as_prompts', 'FastRollouts', 'TeacherTrainer', 'grpo_config', 'train_grpo', 'draw_health',
            'Live', 'BadBuffer', 'tokenizer_hash', 'thought_states', 'best_and_worst', 'write_buffer', 'read_buffer',
-           'resolved', 'reasoning_exam', 'rank_correlation', 'judge']
+           'resolved', 'reasoning_exam', 'rank_correlation', 'judge', 'reasoning_samples', 'gained',
+           'evaluate_reasoning']
 
 # %% ../nbs/02_grpo.ipynb #155c9b7f
 import hashlib, io, json, math, re, warnings
@@ -27,7 +28,7 @@ from trl import GRPOConfig, GRPOTrainer
 from .backbone import Collator, answer, bare, prompts
 from .rewards import reward_parts
 from .runs import SafeTrainer, atomic_folder, bootstrap, last_checkpoint, read_metrics, smooth, wilson
-from .sft import ratio, waypoint_errors
+from .sft import make_samples, ratio, waypoint_errors
 from .waypoints import answer_text, parse_trajectory
 
 # %% ../nbs/02_grpo.ipynb #d566b9e6
@@ -385,3 +386,33 @@ def judge(texts, samples, think=True, style="sharp") -> tuple: # results by name
         found = [r for r in (resolved(texts[j], samples[j]) for j in i) if r is not None]
         if think: out |= {f"thought ends, {level}": wilson(len(found), len(i)), f"resolved, {level}": wilson(sum(found), len(i))}
     return out, rewards, errors
+
+# %% ../nbs/02_grpo.ipynb #d1500023
+def reasoning_samples(seed:int, # first scene seed, from 400,000 (validation) or 500,000 (test)
+                      episodes:int, size=144, style="short", workers=None, progress=False):
+    "The questions of `episodes` fresh scenes, easy and hard"
+    if seed < 400_000: raise ValueError(f"seed {seed} is a training seed: evaluate on 400000–499999 (validation) or from 500000 (test)")
+    return make_samples([("reason", seed + i, dict(size=size, combos="seen", style=style)) for i in range(episodes)], workers, progress)
+
+def gained(after, before, samples) -> dict: # (rewards, errors) of two policies on the same samples
+    "Change of reward and of waypoint error, sample by sample, over all and by level"
+    out = {}
+    for level in ("", "easy", "hard"):
+        i = [j for j, s in enumerate(samples) if level in ("", s.truth["level"])]
+        for name, a, b in zip(("reward, change", "waypoint error, change"), after, before):
+            if i: out[name + (level and f", {level}")] = bootstrap((a - b)[i])
+    return out
+
+def evaluate_reasoning(model, processor, episodes:int=500, seed:int=500_000, size=144, style="short", workers=None, progress=True,
+                       against=None # the model it started from
+                      ) -> dict: # name: result with value, n, low, high
+    "The reasoning suite: Stage 2's teacher with and without its thought, and what has changed since `against`"
+    samples = reasoning_samples(seed, episodes, size, style, workers, progress)
+    out, *mine = reasoning_exam(model, processor, samples, progress=progress)
+    at_once, *direct = reasoning_exam(model, processor, samples, think=False, progress=progress)
+    out |= {f"{k}, without a thought": v for k, v in at_once.items() if k.startswith(("waypoint", "valid"))}
+    out |= {f"{k.replace('change', 'with minus without a thought')}": v for k, v in gained(mine, direct, samples).items() if k.startswith("waypoint")}
+    if against is not None:
+        before, *its = reasoning_exam(against, processor, samples, progress=progress)
+        out |= {f"{k}, before": v for k, v in before.items()} | gained(mine, its, samples)
+    return out

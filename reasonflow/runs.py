@@ -34,7 +34,7 @@ PRESETS = {p.name: p for p in [
             "grpo": dict(start="tiny-sft", episodes=4, warm_steps=2, warm_batch=4, warm_lr=9e-4, steps=2, eval=4, train=dict(prompts=2, group=2, lr=2e-4, max_length=64)),
             "distill": dict(start="tiny-sft", teacher="tiny-teacher", episodes=4, group=2, steps=3, batch=2, lr=9e-4, eval=4)}),
     Preset("tiny", "tiny-base", 144, "short", 3,
-           {"base": dict(scenes=300, vision_steps=30, steps=15, batch=32, lr=1.5e-3), "sft": dict(episodes=320, steps=220, batch=24, lr=1.4e-3, eval=60, lean=.7, frozen_eyes=True),
+           {"base": dict(scenes=220, vision_steps=30, steps=15, batch=32, lr=1.5e-3), "sft": dict(episodes=300, steps=220, batch=24, lr=1.4e-3, eval=60, lean=.7, frozen_eyes=True),
             "grpo": dict(start="tiny-sft", episodes=160, warm_steps=70, warm_batch=24, warm_lr=9e-4, steps=24, eval=60, train=dict(prompts=8, group=8, lr=2e-4)),
             "distill": dict(start="tiny-sft", teacher="tiny-teacher", episodes=100, group=8, steps=90, batch=32, lr=9e-4, eval=60)}),
     Preset("small", "Qwen/Qwen3.5-0.8B", 448, "card", 8, {"sft": dict(episodes=4000, steps=4000, batch=8, accumulate=1, lr=2e-5, eval=200, lora=16),
