@@ -106,7 +106,7 @@ def evaluate(checkpoint: str = typer.Option(..., help="folder, shipped name (tin
         from reasonflow.base import look_around, sight
         seen = sight(model, processor, look_around(range(seed, seed + episodes), side, workers))
         results = {f"{kind}, {k}": r for kind, row in seen.items() for k, r in row.items()}
-    for name, r in results.items(): console.print(f"{name:62} {show(r) if 'low' in r else round(r['value'], 3)}", highlight=False)
+    for name, r in results.items(): console.print(f"{name:62} {show(r)}", highlight=False)
     record = dict(checkpoint=Path(checkpoint).name, weights=weights_hash(checkpoint), **({"against": Path(against).name, "against_weights": weights_hash(against)} if against else {}), suite=suite, episodes=episodes, seed=seed, seconds=round(time.time() - began, 1), hardware=hardware(), versions=versions(), results=results)
     if json_file: json_file.parent.mkdir(parents=True, exist_ok=True); json_file.write_text(json.dumps(record, indent=1)); console.print(f"written to {json_file}", highlight=False)
 

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from transformers import Qwen3Config, Qwen3ForCausalLM, Trainer, TrainingArguments
 from transformers.cache_utils import Cache, DynamicLayer, LinearAttentionLayer
 from .backbone import Collator, bare, freeze_eyes, load, make_optimizer, prompts, save
-from .grpo import reasoning_exam, reasoning_samples, sample_group
+from .grpo import kinds_of, reasoning_exam, reasoning_samples, sample_group
 from .runs import SafeTrainer, bootstrap, find_checkpoint, last_checkpoint
 from .sft import best_constant, ratio
 from .waypoints import SCALE, parse_trajectory
@@ -259,7 +259,7 @@ class StudentTrainer(SafeTrainer, Trainer):
         save_model(self.model, str(Path(output_dir or self.args.output_dir)/"model.safetensors"))       # knows tied weights
     def _load_from_checkpoint(self, checkpoint, model=None): load_model(self.model, str(Path(checkpoint)/"model.safetensors"))
 
-def train_student(model, processor, rows, states, run, steps, batch, lr, latents=6, points=5, recipe=Recipe(), verbalizer=None, save_steps=None, seed=0, as_text=False, **more):
+def train_student(model, processor, rows, states, run, steps, batch, lr, latents=6, points=5, recipe=Recipe(), verbalizer=None, save_steps=None, seed=0, as_text=False, callbacks=(), **more):
     "Distil a teacher's buffer into `model`; goes on from the newest checkpoint in the run's folder if there is one; returns the `Distillation`"
     if not rows: raise ValueError("no traces to learn from: the buffer is empty")
     torch.manual_seed(seed)
@@ -269,7 +269,7 @@ def train_student(model, processor, rows, states, run, steps, batch, lr, latents
     args = TrainingArguments(output_dir=str(folder), max_steps=steps, per_device_train_batch_size=batch, learning_rate=lr, lr_scheduler_type="cosine", warmup_steps=max(1, steps//20), max_grad_norm=1., seed=seed, data_seed=seed,
                              logging_nan_inf_filter=False, save_strategy="steps" if save_steps else "no", save_steps=save_steps or steps, save_total_limit=2, remove_unused_columns=False, dataloader_drop_last=True,
                              use_cpu=not torch.cuda.is_available(), bf16=torch.cuda.is_available(), **({"logging_steps": 5, "report_to": "none"} | more))
-    trainer = StudentTrainer(both, args, dict(student=lr, spatial=lr, verbalizer=lr), run, train_dataset=[r | {"state": s} for r, s in zip(rows, states)], data_collator=TraceCollator(processor, points))
+    trainer = StudentTrainer(both, args, dict(student=lr, spatial=lr, verbalizer=lr), run, train_dataset=[r | {"state": s} for r, s in zip(rows, states)], data_collator=TraceCollator(processor, points), callbacks=list(callbacks))
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     return both
 
@@ -295,9 +295,7 @@ def student_exam(student, processor, samples, changes=CHANGES) -> tuple: # resul
     _, constant = best_constant(np.stack([parse_trajectory(s.assistant).value for s in samples]).astype(float))
     errors, out = {name: path_errors(waypoints_of(student, processor, samples, c), samples) for name, c in changes.items()}, {}
     for name, e in errors.items():
-        for level in ("easy", "hard"):
-            i = [j for j, s in enumerate(samples) if s.truth["level"] == level]
-            if i: out[f"waypoint error / constant, {level}, {name}"] = ratio(e[i], constant[i])
+        for kind, i in kinds_of(samples).items(): out[f"waypoint error / constant, {kind}, {name}"] = ratio(e[i], constant[i])
         if name != "as it is": out[f"{name} / as it is"] = ratio(e, errors["as it is"])
     return out, errors
 
@@ -324,9 +322,9 @@ def evaluate_latent(both, processor, episodes:int=500, seed:int=500_000, size=14
     if against is None: return out
     for name, think in (("the teacher, in words", True), ("the teacher, at once", False)):
         r, _, its = reasoning_exam(against, processor, samples, think=think, progress=progress)
-        out |= {f"waypoint error / constant, {level}, {name}": r[f"waypoint error / constant, {level}"] for level in ("easy", "hard") if f"waypoint error / constant, {level}" in r}
+        out |= {f"waypoint error / constant, {level}, {name}": r[f"waypoint error / constant, {level}"] for level in kinds_of(samples)}
         out[f"waypoint error, student / {name}"] = ratio(errors["as it is"], its)
-        if think: out |= {f"waypoint error, student / {name}, {level}": ratio(errors["as it is"][i], its[i]) for level in ("easy", "hard") if (i := [j for j, s in enumerate(samples) if s.truth["level"] == level])}
+        if think: out |= {f"waypoint error, student / {name}, {level}": ratio(errors["as it is"][i], its[i]) for level, i in kinds_of(samples).items()}
     ms = latency(ways_to_answer(both.student, against, processor), samples[:100])
     for name, r in ms.items(): out[f"milliseconds per answer, {name}"] = r
     return out | {f"{name} / in six vectors": dict(value=ms[name]["value"]/ms["in six vectors"]["value"], n=ms[name]["n"]) for name in ("in words", "at once")}

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['FORBIDDEN', 'LIMITS', 'HEALTH', 'NothingToLearn', 'advantages', 'hidden_states', 'token_log_probs',
            'importance_ratio', 'clipped_gain', 'kl_to_reference', 'grpo_loss', 'forbidden_ids', 'fork_answers',
-           'own_images', 'sample_group', 'with_thought', 'warmup_samples', 'checked', 'reward_function', 'Collapse',
-           'Watchdog', 'as_prompts', 'FastRollouts', 'TeacherTrainer', 'grpo_config', 'train_grpo', 'draw_health',
-           'Live', 'BadBuffer', 'tokenizer_hash', 'thought_states', 'best_and_worst', 'write_buffer', 'read_buffer',
-           'resolved', 'reasoning_exam', 'rank_correlation', 'judge', 'reasoning_samples', 'gained',
-           'evaluate_reasoning']
+           'own_images', 'sample_group', 'with_thought', 'warmup_samples', 'rollout_samples', 'checked',
+           'reward_function', 'Collapse', 'Watchdog', 'as_prompts', 'FastRollouts', 'TeacherTrainer', 'grpo_config',
+           'train_grpo', 'draw_health', 'Live', 'BadBuffer', 'tokenizer_hash', 'thought_states', 'best_and_worst',
+           'write_buffer', 'read_buffer', 'resolved', 'reasoning_exam', 'kinds_of', 'rank_correlation', 'judge',
+           'reasoning_samples', 'gained', 'evaluate_reasoning']
 
 # %% ../nbs/02_grpo.ipynb #155c9b7f
 import hashlib, io, json, math, re, warnings
@@ -157,10 +157,19 @@ def with_thought(sample):
     return replace(sample, assistant=f"{sample.truth['thought']}\n</think>\n\n{sample.assistant}", truth=sample.truth | {"think": True})
 
 def warmup_samples(samples, direct:float=.3, # share that is asked without a thought
+                   without:str="order", # this way of naming a thing is kept for the reinforcement
                    seed:int=0):
     "Reasoned samples as a supervised training wants them"
     rng = np.random.default_rng([seed, 6])
-    return [s if rng.random() < direct else with_thought(s) for s in samples]
+    return [s if rng.random() < direct else with_thought(s) for s in samples if s.truth["way"] != without]
+
+def rollout_samples(samples, share:float=.5, # of questions whose way the warm-up kept back
+                    way:str="order", seed:int=0):
+    "Questions for the reinforcement: all of `way`, and as many others as make up the rest"
+    rng = np.random.default_rng([seed, 7])
+    kept, others = ([samples[i] for i in rng.permutation(len(samples)) if (samples[i].truth["way"] == way) == mine] for mine in (True, False))
+    chosen = kept + others[:round(len(kept)*(1 - share)/share)] if kept else others
+    return [chosen[i] for i in rng.permutation(len(chosen))]
 
 # %% ../nbs/02_grpo.ipynb #d1500005
 def checked(reward):
@@ -255,6 +264,8 @@ def train_grpo(model, processor, samples, run, steps, prompts=8, group=8, lr=1e-
                save_steps=None, seed=0, callbacks=(), **more):
     "Train, going on from the newest checkpoint in the run's folder if there is one; returns the trainer, or raises `Collapse`"
     folder, dog = Path(run.folder)/"checkpoints", Watchdog()
+    often = more.get("iterations", 2)
+    save_steps = save_steps and -(-save_steps//often)*often     # between two draws, or a resumed run would draw at another step
     processor.tokenizer.padding_side = "left"                   # TRL's masks assume it
     args = grpo_config(folder, steps, prompts, group, lr, processor.tokenizer, save_steps=save_steps, seed=seed, **more)
     trainer = TeacherTrainer(model, reward_funcs=checked(reward) if callable(reward) else reward_function(reward), args=args, train_dataset=as_prompts(samples), processing_class=processor, callbacks=[dog, *callbacks], record=run)
@@ -369,6 +380,11 @@ def reasoning_exam(model, processor, samples, think=True, style="sharp", progres
     texts = answer(model, processor, samples, max_new_tokens=160 if think else 72, think=think, progress=progress)
     return judge(texts, samples, think, style)
 
+def kinds_of(samples) -> dict: # name: indices
+    "'easy' (the thing by its name), 'hard' (by its place), and the two kinds of hard: 'neighbour' and 'order'"
+    out = {name: [j for j, s in enumerate(samples) if name in (s.truth["level"], s.truth["way"])] for name in ("easy", "hard", "neighbour", "order")}
+    return {name: i for name, i in out.items() if i}
+
 def rank_correlation(a, b): # (n,), (n,)
     "Spearman's"
     ranks = [np.argsort(np.argsort(x)) for x in (a, b)]
@@ -379,9 +395,7 @@ def judge(texts, samples, think=True, style="sharp") -> tuple: # results by name
     rewards = np.array([reward_parts(t, s.assistant, style)["total"] for t, s in zip(texts, samples)])
     errors, constant, valid = waypoint_errors(samples, [answer_text(t) for t in texts])
     out = {"reward": bootstrap(rewards), "waypoint error / constant": ratio(errors, constant), "valid": wilson(int(valid.sum()), len(valid)), "rank correlation of reward and error": dict(value=rank_correlation(rewards, errors), n=len(errors))}
-    for level in ("easy", "hard"):
-        i = [j for j, s in enumerate(samples) if s.truth["level"] == level]
-        if not i: continue
+    for level, i in kinds_of(samples).items():
         out |= {f"reward, {level}": bootstrap(rewards[i]), f"waypoint error / constant, {level}": ratio(errors[i], constant[i]), f"valid, {level}": wilson(int(valid[i].sum()), len(i))}
         found = [r for r in (resolved(texts[j], samples[j]) for j in i) if r is not None]
         if think: out |= {f"thought ends, {level}": wilson(len(found), len(i)), f"resolved, {level}": wilson(sum(found), len(i))}
@@ -397,10 +411,8 @@ def reasoning_samples(seed:int, # first scene seed, from 400,000 (validation) or
 def gained(after, before, samples) -> dict: # (rewards, errors) of two policies on the same samples
     "Change of reward and of waypoint error, sample by sample, over all and by level"
     out = {}
-    for level in ("", "easy", "hard"):
-        i = [j for j, s in enumerate(samples) if level in ("", s.truth["level"])]
-        for name, a, b in zip(("reward, change", "waypoint error, change"), after, before):
-            if i: out[name + (level and f", {level}")] = bootstrap((a - b)[i])
+    for kind, i in {"": list(range(len(samples))), **kinds_of(samples)}.items():
+        for name, a, b in zip(("reward, change", "waypoint error, change"), after, before): out[name + (kind and f", {kind}")] = bootstrap((a - b)[i])
     return out
 
 def evaluate_reasoning(model, processor, episodes:int=500, seed:int=500_000, size=144, style="short", workers=None, progress=True,

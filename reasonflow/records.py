@@ -257,7 +257,7 @@ ORDER = {0: ("furthest left", "left"), 1: ("second from the left", "left"), -2: 
 def _at(fact): return f"{fact.name} at {format_point(fact.point)}"
 
 def relations(facts, i, margin:float=40 # how much closer (of 1000) than the next thing
-             ) -> list: # of (what to call it, how one finds it)
+             ) -> list: # of (what to call it, how one finds it, 'order' or 'neighbour')
     "Ways to name thing `i` by its place among the others, each with the thought that resolves it"
     xy, out = np.array([f.point for f in facts], float), []
     row = np.argsort(xy[:, 0])
@@ -265,11 +265,11 @@ def relations(facts, i, margin:float=40 # how much closer (of 1000) than the nex
         for rank, (words, side) in ORDER.items():
             if row[rank] != i: continue
             passed = row[:rank + 1] if rank >= 0 else row[::-1][:-rank]
-            out.append((f"thing {words}", f"From the {side}: the " + ", the ".join(_at(facts[j]) for j in passed) + "."))
+            out.append((f"thing {words}", f"From the {side}: the " + ", the ".join(_at(facts[j]) for j in passed) + ".", "order"))
     for j, other in enumerate(facts):
         gap = np.linalg.norm(xy - xy[j], axis=1); gap[j] = np.inf
         nearest, next_one = np.sort(gap)[:2]
-        if j != i and gap.argmin() == i and next_one - nearest > margin: out.append((f"thing nearest to the {other.name}", f"The {other.name} is at {format_point(other.point)}. Nearest to it is the {_at(facts[i])}."))
+        if j != i and gap.argmin() == i and next_one - nearest > margin: out.append((f"thing nearest to the {other.name}", f"The {other.name} is at {format_point(other.point)}. Nearest to it is the {_at(facts[i])}.", "neighbour"))
     return out
 
 # %% ../nbs/foundations/records.ipynb #e41ab0d2
@@ -289,12 +289,12 @@ def reasoned_samples(seed, size=144, combos="seen", style="short"):
     goal = f" Bring it to the {_at(e.facts[e.goal])}." if r.task.goal is not None else " Lift it."
     thing = in_the_way(e)
     then = goal + (f" On the way lies the {thing.name}." if thing else "")
-    ways, told = relations(e.facts, e.target), [(target.name, f"The {target.name} is at {format_point(target.point)}.", "easy")]
-    if ways: told.append((*ways[int(rng.integers(len(ways)))], "hard"))
+    ways, told = relations(e.facts, e.target), [(target.name, f"The {target.name} is at {format_point(target.point)}.", "name")]
+    if ways: told.append(ways[int(rng.integers(len(ways)))])
     answer, out = format_trajectory(resample(path(e.env, r))), []
-    for name, thought, level in told:
+    for name, thought, way in told:
         task = world.WORDINGS[r.task.family][r.task.wording].format(x=name, y="" if r.task.goal is None else e.facts[e.goal].name)
-        truth = dict(thought=thought + then, level=level, look=e.looks(0), points=[f.point for f in e.facts], target=e.target)
+        truth = dict(thought=thought + then, way=way, level=(level := "easy" if way == "name" else "hard"), look=e.looks(0), points=[f.point for f in e.facts], target=e.target)
         out.append(Sample("tabletop-reasoning", "trajectory", prompt("trajectory", style, task=task), answer, [image], "image", e.name, f"trajectory, {level}", truth))
     return out
 

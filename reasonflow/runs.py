@@ -79,7 +79,8 @@ def bootstrap(values, # (n,)
 def show(r, percent=False):
     "A result in words: `0.31 [0.28, 0.34] (n 200)`"
     f = (lambda v: f"{100*v:.1f}") if percent else (lambda v: f"{v:.3g}")
-    return f"{f(r['value'])}{' %' if percent else ''} [{f(r['low'])}, {f(r['high'])}] (n {r['n']})"
+    span = f" [{f(r['low'])}, {f(r['high'])}]" if r.get("low") is not None else ""
+    return f"{f(r['value'])}{' %' if percent else ''}{span} (n {r['n']})"
 
 # %% ../nbs/foundations/runs.ipynb #6f635cfc
 def asset_folders():

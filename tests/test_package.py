@@ -11,7 +11,7 @@ def test_import_is_light(tmp_path):
     assert r.stdout.strip() == "[]", r.stdout + r.stderr
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["00_base", "01_sft"])
+@pytest.mark.parametrize("name", ["00_base", "01_sft", "02_grpo", "02_distill"])
 def test_papermill_smoke_from_anywhere(name, tmp_path):
     out = tmp_path/"out.ipynb"
     start = time.time()
