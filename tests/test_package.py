@@ -45,8 +45,9 @@ def test_readme_names_real_commands():
     for link in re.findall(r"\]\((?!http)([^)#]+)", text): assert (ROOT/link).exists(), link
 
 def test_readme_table_is_the_recorded_one():
-    from reasonflow.cli import readme_table
-    assert readme_table() in (ROOT/"README.md").read_text()
+    from reasonflow.cli import readme_table, reasoning_table
+    page = (ROOT/"README.md").read_text()
+    assert readme_table() in page and reasoning_table() in page
 
 def test_recorded_results_are_of_the_shipped_weights():
     from reasonflow.cli import weights_hash
