@@ -163,7 +163,7 @@ def warmup_samples(samples, direct:float=.3, # share that is asked without a tho
     rng = np.random.default_rng([seed, 6])
     return [s if rng.random() < direct else with_thought(s) for s in samples if s.truth["way"] != without]
 
-def rollout_samples(samples, share:float=.5, # of questions whose way the warm-up kept back
+def rollout_samples(samples, share:float=.8, # of questions whose way the warm-up kept back
                     way:str="order", seed:int=0):
     "Questions for the reinforcement: all of `way`, and as many others as make up the rest"
     rng = np.random.default_rng([seed, 7])
