@@ -368,12 +368,13 @@ def read_buffer(folder, tok) -> tuple: # (list of rows, states (N, d), what was 
 
 # %% ../nbs/02_grpo.ipynb #d1500021
 def resolved(text, sample, near:float=60):
-    "Does the thought point at the thing that is meant, and not closer to another? None if there is no thought"
+    "Is the last place that the thought names before the action that of the thing that is meant? None if there is no thought"
     thought, closed, _ = text.partition("</think>")
     if not closed: return None
-    said = [np.array([int(a), int(b)]) for a, b in re.findall(r"\[(\d+),(\d+)\]", thought)]
-    points = np.array(sample.truth["points"], float)
-    return any(np.linalg.norm(points - p, axis=1).argmin() == sample.truth["target"] and np.linalg.norm(points[sample.truth["target"]] - p) < near for p in said)
+    said = re.findall(r"\[(\d+),(\d+)\]", re.split(r" Bring it| Lift it", thought)[0])      # listing everything does not help: the last place counts
+    if not said: return False
+    gaps = np.linalg.norm(np.array(sample.truth["points"], float) - np.array(said[-1], float), axis=1)
+    return bool(gaps.argmin() == sample.truth["target"] and gaps.min() < near)
 
 def reasoning_exam(model, processor, samples, think=True, style="sharp", progress=False) -> tuple: # results by name, rewards (n,), waypoint errors (n,)
     "How well reasoned samples are answered, by level"
@@ -381,14 +382,15 @@ def reasoning_exam(model, processor, samples, think=True, style="sharp", progres
     return judge(texts, samples, think, style)
 
 def kinds_of(samples) -> dict: # name: indices
-    "'easy' (the thing by its name), 'hard' (by its place), and the two kinds of hard: 'neighbour' and 'order'"
-    out = {name: [j for j, s in enumerate(samples) if name in (s.truth["level"], s.truth["way"])] for name in ("easy", "hard", "neighbour", "order")}
+    "'easy' (the thing by its name), 'hard' (by its place); of the hard ones 'neighbour' and 'order'; of order, 'furthest' and 'second'"
+    names = ("easy", "hard", "neighbour", "order", "furthest", "second")
+    out = {name: [j for j, s in enumerate(samples) if name in (s.truth["level"], s.truth["way"]) or s.truth["way"] == "order" and f"thing {name}" in s.human] for name in names}
     return {name: i for name, i in out.items() if i}
 
 def rank_correlation(a, b): # (n,), (n,)
-    "Spearman's"
-    ranks = [np.argsort(np.argsort(x)) for x in (a, b)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    "Spearman's; 1: same order, -1: opposite"
+    import pandas as pd
+    return float(pd.DataFrame({"a": a, "b": b}).corr(method="spearman").iloc[0, 1])
 
 def judge(texts, samples, think=True, style="sharp") -> tuple: # results by name, rewards (n,), waypoint errors (n,)
     "The figures of `reasoning_exam` from answers already given"
