@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'console', 'NOTEBOOKS', 'SUITES', 'notebooks_folder', 'run_notebook', 'results_table', 'run', 'weights_hash',
-           'evaluate', 'pins', 'check_machine', 'doctor', 'main', 'reasoning_table', 'readme_table', 'readme_figure',
-           'readme']
+           'evaluate', 'pins', 'check_machine', 'doctor', 'main', 'readme_table', 'readme_figure', 'readme']
 
 # %% ../nbs/cli.ipynb #e429bea0
 import hashlib, importlib.util, json, os, platform, shutil, subprocess, sys, time
@@ -19,7 +18,7 @@ from .runs import PRESETS, find_checkpoint, hardware, preset as get_preset, show
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="ReasonFlow: a robot policy that reasons, built notebook by notebook.")
 console = Console(force_jupyter=False)
-NOTEBOOKS = {"base": "00_base", "sft": "01_sft", "grpo": "02_grpo", "distill": "02_distill"}     # stages in the order in which they build on each other
+NOTEBOOKS = {"base": "00_base", "sft": "01_sft", "grpo": "02_grpo"}     # stages in the order in which they build on each other
 
 def _fail(message): console.print(f"[red]error:[/red] {message}", highlight=False); raise typer.Exit(2)
 
@@ -144,7 +143,7 @@ def check_machine():
         env = Tabletop(size=32); env.reset(seed=0)
         rows.append(("Renderer", "ok", os.environ.get("MUJOCO_GL") or type(__import__("reasonflow.world", fromlist=["screen"]).screen(32).gl).__module__))
     except Exception as e: rows.append(("Renderer", "missing", str(e)))
-    for name in ("tiny-base", "tiny-sft", "tiny-teacher"):
+    for name in ("tiny-base", "tiny-sft"):
         try: rows.append((name, "ok", find_checkpoint(name)))
         except FileNotFoundError as e: rows.append((name, "missing", str(e)))
     return rows
@@ -161,17 +160,6 @@ def doctor():
 def main(): app()
 
 # %% ../nbs/cli.ipynb #2bfca134
-def reasoning_table() -> str: # markdown
-    "Stage 2's teacher as the README shows it: what reinforcement changed, by seed"
-    from reasonflow.runs import find_asset
-    record = json.loads(find_asset("results/tiny-teacher-seeds.json").read_text())
-    span = lambda r: f"{r['value']:+.3f} [{r['low']:+.3f}, {r['high']:+.3f}]"
-    rows = ["| seed | reward before → after | change | change, by order | change of waypoint error (of 1000) | valid |", "|---|---|---|---|---|---|"]
-    for one in record["seeds"]:
-        r = one["results"]
-        rows.append(f"| {one['seed']} | {r['reward, before']['value']:.3f} → {r['reward']['value']:.3f} | {span(r['reward, change'])} | {span(r['reward, change, order'])} | {r['waypoint error, change']['value']:+.1f} [{r['waypoint error, change']['low']:+.1f}, {r['waypoint error, change']['high']:+.1f}] | {r['valid']['value']:.1%} |")
-    return "\n".join(rows)
-
 def readme_table() -> str: # markdown
     "Stage 1's results as the README shows them"
     from reasonflow.runs import find_asset
@@ -208,8 +196,7 @@ def readme():
     import re
     root = notebooks_folder().parent
     page = (root/"README.md").read_text()
-    for name, table in (("results", readme_table), ("reasoning", reasoning_table)): page = re.sub(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", lambda m: m[1] + table() + m[2], page, flags=re.S)
-    (root/"README.md").write_text(page)
+    (root/"README.md").write_text(re.sub(r"(<!-- results -->\n).*?(\n<!-- /results -->)", lambda m: m[1] + readme_table() + m[2], page, flags=re.S))
     readme_figure(root/"assets"/"figures"/"before_after.png")
 
 # %% ../nbs/cli.ipynb #5e22461c

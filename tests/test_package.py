@@ -11,7 +11,7 @@ def test_import_is_light(tmp_path):
     assert r.stdout.strip() == "[]", r.stdout + r.stderr
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["00_base", "01_sft", "02_grpo", "02_distill"])
+@pytest.mark.parametrize("name", ["00_base", "01_sft", "02_grpo"])
 def test_papermill_smoke_from_anywhere(name, tmp_path):
     out = tmp_path/"out.ipynb"
     start = time.time()
@@ -45,9 +45,8 @@ def test_readme_names_real_commands():
     for link in re.findall(r"\]\((?!http)([^)#]+)", text): assert (ROOT/link).exists(), link
 
 def test_readme_table_is_the_recorded_one():
-    from reasonflow.cli import readme_table, reasoning_table
-    page = (ROOT/"README.md").read_text()
-    assert readme_table() in page and reasoning_table() in page
+    from reasonflow.cli import readme_table
+    assert readme_table() in (ROOT/"README.md").read_text()
 
 def test_recorded_results_are_of_the_shipped_weights():
     from reasonflow.cli import weights_hash
