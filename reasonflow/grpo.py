@@ -164,11 +164,12 @@ def warmup_samples(samples, direct:float=.3, # share that is asked without a tho
     return [s if rng.random() < direct else with_thought(s) for s in samples if s.truth["way"] != without]
 
 def rollout_samples(samples, share:float=.8, # of questions whose way the warm-up kept back
-                    way:str="order", seed:int=0):
+                    way:str="order", least:int=8, # samples, if there are so many
+                    seed:int=0):
     "Questions for the reinforcement: all of `way`, and as many others as make up the rest"
     rng = np.random.default_rng([seed, 7])
     kept, others = ([samples[i] for i in rng.permutation(len(samples)) if (samples[i].truth["way"] == way) == mine] for mine in (True, False))
-    chosen = kept + others[:round(len(kept)*(1 - share)/share)] if kept else others
+    chosen = kept + others[:max(round(len(kept)*(1 - share)/share), least - len(kept))] if kept else others
     return [chosen[i] for i in rng.permutation(len(chosen))]
 
 # %% ../nbs/02_grpo.ipynb #d1500005
@@ -266,6 +267,7 @@ def train_grpo(model, processor, samples, run, steps, prompts=8, group=8, lr=1e-
     folder, dog = Path(run.folder)/"checkpoints", Watchdog()
     often = more.get("iterations", 2)
     save_steps = save_steps and -(-save_steps//often)*often     # between two draws, or a resumed run would draw at another step
+    if len(samples) < prompts: raise ValueError(f"{len(samples)} samples do not fill one draw of {prompts} questions: give more samples, or fewer `prompts`")
     processor.tokenizer.padding_side = "left"                   # TRL's masks assume it
     args = grpo_config(folder, steps, prompts, group, lr, processor.tokenizer, save_steps=save_steps, seed=seed, **more)
     trainer = TeacherTrainer(model, reward_funcs=checked(reward) if callable(reward) else reward_function(reward), args=args, train_dataset=as_prompts(samples), processing_class=processor, callbacks=[dog, *callbacks], record=run)
