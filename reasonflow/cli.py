@@ -36,6 +36,7 @@ def run_notebook(stage, preset, folder, **params):
     out = folder/"notebook.ipynb"
     papermill.execute_notebook(str(notebooks_folder()/f"{NOTEBOOKS[stage]}.ipynb"), str(out), parameters={"preset": preset, "folder": str(folder), **params},
                                kernel_name="python3", request_save_on_cell_execute=True, progress_bar=True, log_output=False, cwd=str(Path.cwd()))
+    if not (folder/"results.json").exists(): raise RuntimeError(f"{NOTEBOOKS[stage]} ended without results in {folder}: has its first code cell the tag 'parameters'?")
     return out
 
 def results_table(folders):
@@ -80,7 +81,7 @@ SUITES = ("grounding", "sight", "reasoning", "latent")
 
 @app.command("eval")
 def evaluate(checkpoint: str = typer.Option(..., help="folder, shipped name (tiny-base, tiny-sft) or hub name"),
-             suite: str = typer.Option("grounding", help="grounding (Stage 1), sight (what only the image can answer), reasoning (Stage 2's teacher) or latent (its student)"),
+             suite: str = typer.Option("grounding", help="grounding (Stage 1), sight (what only the image can answer), reasoning (a teacher made by 02_grpo) or latent (a student made by 02_distill); none of these two ships yet"),
              against: str = typer.Option(None, help="reasoning: the checkpoint it started from; latent: its teacher"),
              episodes: int = 500, seed: int = typer.Option(500_000, help="first scene seed, from 400000 (validation) or 500000 (test)"),
              json_file: Path = typer.Option(None, "--json", help="where to write the results"), workers: int = 2):
@@ -88,6 +89,8 @@ def evaluate(checkpoint: str = typer.Option(..., help="folder, shipped name (tin
     if suite not in SUITES: _fail(f"unknown suite {suite!r}: choose from {', '.join(SUITES)}")
     if seed < 400_000: _fail(f"seed {seed} is a training seed: evaluate on 400000–499999 (validation) or from 500000 (test)")
     if episodes < 1: _fail("--episodes must be at least 1")
+    try: [find_checkpoint(name) for name in (checkpoint, against) if name]            # before the slow imports
+    except FileNotFoundError as e: _fail(e)
     from reasonflow.backbone import load
     from reasonflow.distill import load_student
     try:
@@ -126,7 +129,7 @@ def check_machine():
     except (ValueError, AttributeError, OSError): pass
     rows.append(("Machine", "ok", f"{cpu['cpu']}, {cpu['cores']} cores" + (f", {gib:.0f} GiB" if gib else "")))
     free = shutil.disk_usage(Path.cwd()).free/2**30
-    rows.append(("Disk", "ok" if free > 5 else "note", f"{free:.0f} GiB free" + ("" if free > 5 else ": the environment takes 2, runs another 1")))
+    rows.append(("Disk", "ok" if free > 5 else "note", f"{free:.0f} GiB free" + ("" if free > 5 else ": the environment takes 2 with a CPU build of torch (several more with CUDA), runs another 1")))
     for name, pin in pins().items():
         try: have = version(name)
         except PackageNotFoundError: have = None
@@ -136,7 +139,7 @@ def check_machine():
     try:
         import torch
         rows.append(("GPU", "ok" if torch.cuda.is_available() else "note", torch.cuda.get_device_name() if torch.cuda.is_available() else "none: presets smoke and tiny are made for this; small and full need one"))
-        if torch.cuda.is_available(): rows.append(("unsloth", *(("ok", "installed") if importlib.util.find_spec("unsloth") else ("note", "not installed: pip install 'reasonflow[gpu]'"))))
+        if torch.cuda.is_available(): rows.append(("unsloth", *(("ok", "installed") if importlib.util.find_spec("unsloth") else ("note", "not installed: .venv/bin/pip install -c constraints.txt -e '.[gpu]'"))))
     except ImportError as e: rows.append(("torch", "missing", f"does not import ({e}): run `make setup`"))
     try:
         from reasonflow.world import Tabletop

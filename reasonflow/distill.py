@@ -383,7 +383,7 @@ def save_student(folder, both, processor, card="", dtype=torch.bfloat16):
 def load_student(name, image=None): # Distillation, processor
     "From a folder or a shipped checkpoint's name"
     path = Path(find_checkpoint(name))
-    if not (path/"student.json").exists(): raise FileNotFoundError(f"{path} is no student: it has no student.json; `save_student` writes one")
+    if not (path/"student.json").exists(): raise FileNotFoundError(f"{path} is no student: it has no student.json. 02_distill makes one; other checkpoints are measured with --suite grounding or reasoning")
     about, (model, processor) = json.loads((path/"student.json").read_text()), load(name, image=image)
     student = LatentStudent(model, processor.tokenizer.convert_tokens_to_ids("</think>"), about["latents"], about["points"], about["as_text"])
     student.load_state_dict(load_file(path/"student.safetensors"), strict=False)

@@ -83,7 +83,7 @@ def asset_folders():
     "Where shipped files may lie: the checkout beside the library, then inside the installed package"
     here = Path(__file__).resolve().parent if "__file__" in globals() else Path.cwd()
     roots = [here.parent, here, *Path.cwd().resolve().parents, Path.cwd().resolve()]
-    return [r/"assets" for r in roots if (r/"assets"/"checkpoints").is_dir()]
+    return list(dict.fromkeys(r/"assets" for r in roots if (r/"assets"/"checkpoints").is_dir()))
 
 def find_asset(name:str) -> Path:
     "A shipped file or folder by its path below `assets/`"

@@ -15,10 +15,11 @@ def test_import_is_light(tmp_path):
 def test_papermill_smoke_from_anywhere(name, tmp_path):
     out = tmp_path/"out.ipynb"
     start = time.time()
-    r = subprocess.run([sys.executable, "-m", "papermill", str(ROOT/"nbs"/f"{name}.ipynb"), str(out), "-p", "preset", "smoke", "-k", "python3", "--no-progress-bar"], cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"REASONFLOW_RUNS": str(tmp_path/"runs")})
+    r = subprocess.run([sys.executable, "-m", "papermill", str(ROOT/"nbs"/f"{name}.ipynb"), str(out), "-p", "preset", "smoke", "-k", "python3", "--no-progress-bar"], cwd=tmp_path, capture_output=True, text=True, env={k: v for k, v in os.environ.items() if k not in ("REASONFLOW_PRESET", "IN_TEST")} | {"REASONFLOW_RUNS": str(tmp_path/"runs")})
     assert r.returncode == 0, r.stderr[-3000:]
     run, = (tmp_path/"runs").iterdir()
-    assert json.loads((run/"manifest.json").read_text())["state"] == "finished" and json.loads((run/"results.json").read_text())
+    manifest = json.loads((run/"manifest.json").read_text())
+    assert manifest["state"] == "finished" and manifest["params"]["preset"] == "smoke" and json.loads((run/"results.json").read_text())
     print(f"{name}: {time.time() - start:.0f} s")
 
 @pytest.mark.slow
@@ -38,7 +39,14 @@ def test_notebooks_are_lean():
         if nb.parent.name == "nbs": assert sum(c["cell_type"] == "code" for c in cells) <= 40, nb
         assert all(c.get("execution_count") is None for c in cells if c["cell_type"] == "code"), nb
 
+def test_stages_take_parameters():
+    from reasonflow.cli import NOTEBOOKS
+    for name in NOTEBOOKS.values():
+        cells = json.loads((ROOT/"nbs"/f"{name}.ipynb").read_text())["cells"]
+        assert ["parameters"] in [c["metadata"].get("tags") for c in cells], name
+
 def test_readme_names_real_commands():
+    assert not any("pip install 'reasonflow" in t for t in ((ROOT/"README.md").read_text(), (ROOT/"reasonflow"/"cli.py").read_text()))      # another project has that name on PyPI
     text = (ROOT/"README.md").read_text(); make = (ROOT/"Makefile").read_text()
     import re
     for target in re.findall(r"`?make (\w+)", text): assert f"\n{target}:" in make, target
