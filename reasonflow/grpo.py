@@ -132,7 +132,6 @@ def fork_answers(net, tok, batch, size:int, # answers to each prompt
     net.train(was)
     return torch.stack(ids, 1), torch.stack(kept, 1).to(mask.dtype)
 
-# %% ../nbs/02_grpo.ipynb #94a7d898
 def own_images(batch, images, rows):
     "Pixels and grids for prompts `rows` of a batch in which prompt i has `images[i]` images; a row that comes twice brings them twice"
     pixels, first = torch.split(batch["pixel_values"], [int(n) for n in batch["image_grid_thw"].prod(1)]), np.cumsum([0, *images])
