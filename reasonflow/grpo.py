@@ -248,7 +248,10 @@ class FastRollouts:
 
 class TeacherTrainer(FastRollouts, SafeTrainer, GRPOTrainer):
     "`GRPOTrainer` with quick rollouts, checkpoints that survive a kill, and a record"
-    def __init__(self, *args, record=None, **kw): self.record = record; super().__init__(*args, **kw)
+    def __init__(self, *args, record=None, **kw):
+        self.record = record
+        super().__init__(*args, **kw)
+        if self.ref_model is not None: self.ref_model.load_state_dict(self.model.state_dict(), strict=False)      # TRL loads it from the files that the model came from, which know nothing of a warm-up since
     def batch_of(self, inputs): return inputs if hasattr(inputs, "items") else {k: v for part in self._buffered_inputs or [{}] for k, v in part.items()}
 
 # %% ../nbs/02_grpo.ipynb #d150000c
