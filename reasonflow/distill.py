@@ -11,7 +11,7 @@ __all__ = ['RECIPES', 'embed', 'after', 'ReplacingLayer', 'Growing', 'Cached', '
 
 # %% ../nbs/02_distill.ipynb #e2500004
 import io, json, math, time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,6 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, load_model, save_model
 from torch import nn
-from tqdm.auto import tqdm
 from transformers import Qwen3Config, Qwen3ForCausalLM, Trainer, TrainingArguments
 from transformers.cache_utils import Cache, DynamicLayer, LinearAttentionLayer
 from .backbone import Collator, bare, freeze_eyes, load, make_optimizer, prompts, save
@@ -242,7 +241,7 @@ class Distillation(nn.Module):
 # %% ../nbs/02_distill.ipynb #e2500026
 class StudentTrainer(SafeTrainer, Trainer):
     "`Trainer` for a `Distillation`"
-    def __init__(self, model, args, rates, record=None, **kw): self.rates, self.record = rates, record; super().__init__(model=model, args=args, **kw)
+    def __init__(self, model, args, record=None, **kw): self.record = record; super().__init__(model=model, args=args, **kw)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         loss, parts = model(inputs, frozen=self.state.global_step >= model.recipe.warm*self.args.max_steps)
@@ -252,9 +251,8 @@ class StudentTrainer(SafeTrainer, Trainer):
     def create_optimizer(self, model=None):
         s = self.model.student
         if self.optimizer is None:
-            self.optimizer = make_optimizer([s.model], self.rates["student"], weight_decay=.01)
-            self.optimizer.add_param_group(dict(params=[s.slots, *s.head.parameters()], lr=self.rates["spatial"], weight_decay=0.))
-            self.optimizer.add_param_group(dict(params=list(self.model.verbalizer.parameters()), lr=self.rates["verbalizer"], weight_decay=0.))
+            self.optimizer = make_optimizer([s.model], self.args.learning_rate, weight_decay=.01)
+            self.optimizer.add_param_group(dict(params=[s.slots, *s.head.parameters(), *self.model.verbalizer.parameters()], lr=self.args.learning_rate, weight_decay=0.))
         return self.optimizer
 
     def _save(self, output_dir=None, state_dict=None):
@@ -272,7 +270,7 @@ def train_student(model, processor, rows, states, run, steps, batch, lr, latents
     args = TrainingArguments(output_dir=str(folder), max_steps=steps, per_device_train_batch_size=batch, learning_rate=lr, lr_scheduler_type="cosine", warmup_steps=max(1, steps//20), max_grad_norm=1., seed=seed, data_seed=seed,
                              logging_nan_inf_filter=False, save_strategy="steps" if save_steps else "no", save_steps=save_steps or steps, save_total_limit=2, remove_unused_columns=False, dataloader_drop_last=True,
                              use_cpu=not torch.cuda.is_available(), bf16=torch.cuda.is_available(), **({"logging_steps": 5, "report_to": "none"} | more))
-    trainer = StudentTrainer(both, args, dict(student=lr, spatial=lr, verbalizer=lr), run, train_dataset=[r | {"state": s} for r, s in zip(rows, states)], data_collator=TraceCollator(processor, points), callbacks=list(callbacks))
+    trainer = StudentTrainer(both, args, run, train_dataset=[r | {"state": s} for r, s in zip(rows, states)], data_collator=TraceCollator(processor, points), callbacks=list(callbacks))
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     return both
 

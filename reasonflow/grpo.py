@@ -299,8 +299,9 @@ class Live(TrainerCallback):
     "Redraws `draw_health` every `every` logs in a notebook; elsewhere does nothing"
     def __init__(self, folder, every:int=5): self.folder, self.every, self.seen, self.shown = folder, every, 0, None
     def on_log(self, args, state, control, logs=None, **_):
+        from IPython import get_ipython
         self.seen += "reward" in (logs or {})
-        if self.seen == 0 or self.seen % self.every or "get_ipython" not in __import__("builtins").__dict__: return
+        if self.seen == 0 or self.seen % self.every or get_ipython() is None: return
         import matplotlib.pyplot as plt
         from IPython.display import display
         fig = draw_health({"this run": read_metrics(self.folder)}); plt.close(fig)
