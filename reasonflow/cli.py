@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'console', 'NOTEBOOKS', 'SUITES', 'notebooks_folder', 'run_notebook', 'results_table', 'run', 'weights_hash',
-           'evaluate', 'pins', 'check_machine', 'doctor', 'main', 'readme_table', 'readme_figure', 'readme']
+           'evaluate', 'pins', 'check_machine', 'doctor', 'main', 'reasoning_table', 'readme_table', 'readme_figure',
+           'readme']
 
 # %% ../nbs/cli.ipynb #e429bea0
 import hashlib, importlib.util, json, os, platform, shutil, subprocess, sys, time
@@ -18,7 +19,7 @@ from .runs import PRESETS, find_checkpoint, hardware, preset as get_preset, show
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="ReasonFlow: a robot policy that reasons, built notebook by notebook.")
 console = Console(force_jupyter=False)
-NOTEBOOKS = {"base": "00_base", "sft": "01_sft"}     # stages in the order in which they build on each other
+NOTEBOOKS = {"base": "00_base", "sft": "01_sft", "grpo": "02_grpo", "distill": "02_distill"}     # stages in the order in which they build on each other
 
 def _fail(message): console.print(f"[red]error:[/red] {message}", highlight=False); raise typer.Exit(2)
 
@@ -80,8 +81,8 @@ def weights_hash(checkpoint):
 SUITES = ("grounding", "sight", "reasoning", "latent")
 
 @app.command("eval")
-def evaluate(checkpoint: str = typer.Option(..., help="folder, shipped name (tiny-base, tiny-sft) or hub name"),
-             suite: str = typer.Option("grounding", help="grounding (Stage 1), sight (what only the image can answer), reasoning (a teacher made by 02_grpo) or latent (a student made by 02_distill); none of these two ships yet"),
+def evaluate(checkpoint: str = typer.Option(..., help="folder, shipped name (tiny-base, tiny-sft, tiny-teacher, tiny-student) or hub name"),
+             suite: str = typer.Option("grounding", help="grounding (Stage 1), sight (what only the image can answer), reasoning (Stage 2's teacher) or latent (its student)"),
              against: str = typer.Option(None, help="reasoning: the checkpoint it started from; latent: its teacher"),
              episodes: int = 500, seed: int = typer.Option(500_000, help="first scene seed, from 400000 (validation) or 500000 (test)"),
              json_file: Path = typer.Option(None, "--json", help="where to write the results"), workers: int = 2):
@@ -146,7 +147,7 @@ def check_machine():
         env = Tabletop(size=32); env.reset(seed=0)
         rows.append(("Renderer", "ok", os.environ.get("MUJOCO_GL") or type(__import__("reasonflow.world", fromlist=["screen"]).screen(32).gl).__module__))
     except Exception as e: rows.append(("Renderer", "missing", str(e)))
-    for name in ("tiny-base", "tiny-sft"):
+    for name in ("tiny-base", "tiny-sft", "tiny-teacher", "tiny-student"):
         try: rows.append((name, "ok", find_checkpoint(name)))
         except FileNotFoundError as e: rows.append((name, "missing", str(e)))
     return rows
@@ -163,6 +164,17 @@ def doctor():
 def main(): app()
 
 # %% ../nbs/cli.ipynb #2bfca134
+def reasoning_table() -> str: # markdown
+    "Stage 2's teacher as the README shows it: what reinforcement changed, by seed"
+    from reasonflow.runs import find_asset
+    record = json.loads(find_asset("results/tiny-teacher-seeds.json").read_text())
+    span = lambda r, form: f"{r['value']:{form}} [{r['low']:{form}}, {r['high']:{form}}]"
+    rows = ["| seed | reward | change | change, rewards shuffled | change of waypoint error (of 1000) | hard questions whose thought names the right thing | valid | n |", "|" + "---|"*8]
+    for one in record["seeds"]:
+        r, c = one["results"], one["control"]
+        rows.append(f"| {one['seed']} | {r['reward, before']['value']:.3f} → {r['reward']['value']:.3f} | {span(r['reward, change'], '+.3f')} | {span(c['reward, change'], '+.3f')} | {span(r['waypoint error, change'], '+.1f')} | {r['resolved, hard, before']['value']:.0%} → {r['resolved, hard']['value']:.0%} | {r['valid']['value']:.1%} | {r['reward, change']['n']} |")
+    return "\n".join(rows)
+
 def readme_table() -> str: # markdown
     "Stage 1's results as the README shows them"
     from reasonflow.runs import find_asset
@@ -199,7 +211,8 @@ def readme():
     import re
     root = notebooks_folder().parent
     page = (root/"README.md").read_text()
-    (root/"README.md").write_text(re.sub(r"(<!-- results -->\n).*?(\n<!-- /results -->)", lambda m: m[1] + readme_table() + m[2], page, flags=re.S))
+    for name, table in (("results", readme_table), ("reasoning", reasoning_table)): page = re.sub(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", lambda m: m[1] + table() + m[2], page, flags=re.S)
+    (root/"README.md").write_text(page)
     readme_figure(root/"assets"/"figures"/"before_after.png")
 
 # %% ../nbs/cli.ipynb #5e22461c

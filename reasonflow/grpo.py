@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['FORBIDDEN', 'LIMITS', 'HEALTH', 'NothingToLearn', 'advantages', 'hidden_states', 'token_log_probs',
            'importance_ratio', 'clipped_gain', 'kl_to_reference', 'grpo_loss', 'forbidden_ids', 'fork_answers',
-           'own_images', 'sample_group', 'with_thought', 'warmup_samples', 'rollout_samples', 'checked',
-           'reward_function', 'Collapse', 'Watchdog', 'as_prompts', 'FastRollouts', 'TeacherTrainer', 'grpo_config',
-           'train_grpo', 'draw_health', 'Live', 'BadBuffer', 'tokenizer_hash', 'thought_states', 'best_and_worst',
-           'write_buffer', 'read_buffer', 'resolved', 'reasoning_exam', 'kinds_of', 'rank_correlation', 'judge',
-           'reasoning_samples', 'gained', 'evaluate_reasoning']
+           'own_images', 'sample_group', 'with_thought', 'restated', 'warmup_samples', 'rollout_samples', 'checked',
+           'reward_function', 'shuffled', 'Collapse', 'Watchdog', 'as_prompts', 'FastRollouts', 'TeacherTrainer',
+           'grpo_config', 'train_grpo', 'draw_health', 'Live', 'BadBuffer', 'tokenizer_hash', 'thought_states',
+           'best_and_worst', 'write_buffer', 'read_buffer', 'resolved', 'reasoning_exam', 'kinds_of',
+           'rank_correlation', 'judge', 'reasoning_samples', 'gained', 'evaluate_reasoning']
 
 # %% ../nbs/02_grpo.ipynb #155c9b7f
-import hashlib, io, json, math, re, warnings
+import copy, hashlib, io, json, math, re, warnings, zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -151,24 +151,27 @@ def sample_group(model, processor, samples, size:int, # answers to each
             "completion_ids": ids, "completion_mask": kept, "pixel_values": pixels, "image_grid_thw": grid}
 
 # %% ../nbs/02_grpo.ipynb #d1500002
-def with_thought(sample):
-    "The sample with its thought before its answer"
-    return replace(sample, assistant=f"{sample.truth['thought']}\n</think>\n\n{sample.assistant}", truth=sample.truth | {"think": True})
+def with_thought(sample, thought=None # None: the exact one
+                ):
+    "The sample with a thought before its answer"
+    return replace(sample, assistant=f"{thought or sample.truth['thought']}\n</think>\n\n{sample.assistant}", truth=sample.truth | {"think": True})
 
-def warmup_samples(samples, direct:float=.3, # share that is asked without a thought
-                   without:str="order", # this way of naming a thing is kept for the reinforcement
+def restated(sample): return with_thought(sample, f"Task: {sample.truth['task']}")
+
+def warmup_samples(samples, direct:float=.2, # share that is asked without a thought
+                   restate:float=.45, # share whose thought only says the task again
                    seed:int=0):
     "Reasoned samples as a supervised training wants them"
     rng = np.random.default_rng([seed, 6])
-    return [s if rng.random() < direct else with_thought(s) for s in samples if s.truth["way"] != without]
+    return [s if u < direct else restated(s) if u < direct + restate else with_thought(s) for s, u in zip(samples, rng.random(len(samples)))]
 
-def rollout_samples(samples, share:float=.8, # of questions whose way the warm-up kept back
-                    way:str="order", least:int=8, # samples, if there are so many
+def rollout_samples(samples, share:float=.8, # of hard questions
+                    least:int=8, # samples, if there are so many
                     seed:int=0):
-    "Questions for the reinforcement: all of `way`, and as many others as make up the rest"
+    "Questions for the reinforcement: all hard ones, and as many easy ones as make up the rest"
     rng = np.random.default_rng([seed, 7])
-    kept, others = ([samples[i] for i in rng.permutation(len(samples)) if (samples[i].truth["way"] == way) == mine] for mine in (True, False))
-    chosen = kept + others[:max(round(len(kept)*(1 - share)/share), least - len(kept))] if kept else others
+    hard, easy = ([samples[i] for i in rng.permutation(len(samples)) if samples[i].truth["level"] == level] for level in ("hard", "easy"))
+    chosen = hard + easy[:max(round(len(hard)*(1 - share)/share), least - len(hard))] if hard else easy
     return [chosen[i] for i in rng.permutation(len(chosen))]
 
 # %% ../nbs/02_grpo.ipynb #d1500005
@@ -193,6 +196,13 @@ def reward_function(style:str="sharp"):
             log_metric("thoughts without end", float(np.mean(["</think>" not in t for t in texts])))
         return [p["total"] for p in parts]
     return checked(earned)
+
+def shuffled(reward, group:int):
+    "A control: the same rewards, dealt out at random among the answers of each group (the same answers are always dealt the same)"
+    def dealt(completions, **kw):
+        rng = np.random.default_rng(zlib.crc32(repr(completions).encode()))
+        return rng.permuted(np.reshape(reward(completions=completions, **kw), (-1, group)), axis=1).ravel().tolist()
+    return dealt
 
 # %% ../nbs/02_grpo.ipynb #d1500008
 class Collapse(RuntimeError):
@@ -270,9 +280,10 @@ def train_grpo(model, processor, samples, run, steps, prompts=8, group=8, lr=1e-
     often = more.get("iterations", 2)
     save_steps = save_steps and -(-save_steps//often)*often     # between two draws, or a resumed run would draw at another step
     if len(samples) < prompts: raise ValueError(f"{len(samples)} samples do not fill one draw of {prompts} questions: give more samples, or fewer `prompts`")
-    processor.tokenizer.padding_side = "left"                   # TRL's masks assume it
+    padding = copy.deepcopy(processor)                          # TRL sets how its tokenizer pads, and that would be saved with the model
+    padding.tokenizer.padding_side = "left"                     # its masks assume it
     args = grpo_config(folder, steps, prompts, group, lr, processor.tokenizer, save_steps=save_steps, seed=seed, **more)
-    trainer = TeacherTrainer(model, reward_funcs=checked(reward) if callable(reward) else reward_function(reward), args=args, train_dataset=as_prompts(samples), processing_class=processor, callbacks=[dog, *callbacks], record=run)
+    trainer = TeacherTrainer(model, reward_funcs=checked(reward) if callable(reward) else reward_function(reward), args=args, train_dataset=as_prompts(samples), processing_class=padding, callbacks=[dog, *callbacks], record=run)
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     if dog.reason: raise Collapse(f"{dog.reason}. The policy at that point is in {last_checkpoint(folder) or folder}; go on from an earlier one with a lower learning rate or a larger beta")
     return trainer
@@ -405,7 +416,7 @@ def judge(texts, samples, think=True, style="sharp") -> tuple: # results by name
     for level, i in kinds_of(samples).items():
         out |= {f"reward, {level}": bootstrap(rewards[i]), f"waypoint error / constant, {level}": ratio(errors[i], constant[i]), f"valid, {level}": wilson(int(valid[i].sum()), len(i))}
         found = [r for r in (resolved(texts[j], samples[j]) for j in i) if r is not None]
-        if think: out |= {f"thought ends, {level}": wilson(len(found), len(i)), f"resolved, {level}": wilson(sum(found), len(i))}
+        if think: out |= {f"thought ends, {level}": wilson(len(found), len(i)), f"resolved, {level}": wilson(sum(found), len(i)), f"grounded, {level}": wilson(sum(bool(re.search(r"\[\d+,\d+\]", texts[j].partition("</think>")[0])) for j in i), len(i))}
     return out, rewards, errors
 
 # %% ../nbs/02_grpo.ipynb #d1500023

@@ -294,7 +294,7 @@ def reasoned_samples(seed, size=144, combos="seen", style="short"):
     answer, out = format_trajectory(resample(path(e.env, r))), []
     for name, thought, way in told:
         task = world.WORDINGS[r.task.family][r.task.wording].format(x=name, y="" if r.task.goal is None else e.facts[e.goal].name)
-        truth = dict(thought=thought + then, way=way, level=(level := "easy" if way == "name" else "hard"), look=e.looks(0), points=[f.point for f in e.facts], target=e.target)
+        truth = dict(thought=thought + then, task=task, way=way, level=(level := "easy" if way == "name" else "hard"), look=e.looks(0), points=[f.point for f in e.facts], target=e.target)
         out.append(Sample("tabletop-reasoning", "trajectory", prompt("trajectory", style, task=task), answer, [image], "image", e.name, f"trajectory, {level}", truth))
     return out
 
