@@ -308,6 +308,11 @@ class NonFiniteLoss(RuntimeError):
 class SafeTrainer:
     "Mixin before a `transformers.Trainer`: atomic checkpoints without pickles, exact resume, a stop at a non-finite loss, metrics as JSON lines"
     record = None                                 # a `Run`
+    def __init__(self, *args, **kw):
+        super().__init__(*args, **kw)
+        from transformers.trainer_callback import ProgressCallback
+        for c in self.callback_handler.callbacks:
+            if isinstance(c, ProgressCallback): c.on_log = lambda *args, **kw: None       # the numbers go to the record, not between the bar's lines
     def keep(self, parts): self.__dict__.setdefault("_parts", []).append({k: float(v) for k, v in parts.items()})      # what a loss was made of
 
     def log(self, logs, *args, **kw):

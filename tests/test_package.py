@@ -11,7 +11,7 @@ def test_import_is_light(tmp_path):
     assert r.stdout.strip() == "[]", r.stdout + r.stderr
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["00_base", "01_sft", "02_grpo"])
+@pytest.mark.parametrize("name", ["00_base", "01_sft", "02_grpo", "02_distill"])
 def test_papermill_smoke_from_anywhere(name, tmp_path):
     out = tmp_path/"out.ipynb"
     start = time.time()
@@ -53,14 +53,25 @@ def test_readme_names_real_commands():
     for link in re.findall(r"\]\((?!http)([^)#]+)", text): assert (ROOT/link).exists(), link
 
 def test_readme_table_is_the_recorded_one():
-    from reasonflow.cli import readme_table
-    assert readme_table() in (ROOT/"README.md").read_text()
+    from reasonflow.cli import readme_table, reasoning_table
+    for table in (readme_table, reasoning_table): assert table() in (ROOT/"README.md").read_text(), table.__name__
 
 def test_recorded_results_are_of_the_shipped_weights():
     from reasonflow.cli import weights_hash
     for path in (ROOT/"assets"/"results").glob("*.json"):
         record = json.loads(path.read_text())
         assert record["weights"] == weights_hash(record["checkpoint"]), path
+        if "against" in record: assert record["against_weights"] == weights_hash(record["against"]), path
+
+def test_teacher_was_lifted_on_every_seed():
+    record = json.loads((ROOT/"assets"/"results"/"tiny-teacher-seeds.json").read_text())
+    assert [s["seed"] for s in record["seeds"]] == [0, 1, 2] and record["seeds"][0]["weights"] == record["weights"]
+    for s in record["seeds"]:
+        r = s["results"]
+        assert r["reward, change"]["low"] > 0 and r["waypoint error, change"]["high"] < 0 and r["valid"]["value"] >= .99 and r["reward, change"]["n"] >= 500
+        assert r["rank correlation of reward and error"]["value"] < -.9
+    mean = lambda which: sum(s[which]["reward, change"]["value"] for s in record["seeds"])/3
+    assert mean("results") > mean("control")
 
 def test_no_path_of_a_machine_is_shipped():
     for path in [*(ROOT/"assets").rglob("*.json*"), *(ROOT/"assets").rglob("*.md")]: assert not any(w in path.read_text() for w in ("/tmp/", "/home/", "/root/")), path

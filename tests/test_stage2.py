@@ -39,6 +39,14 @@ def test_grpo_resumes_exactly(small, tmp_path):
     again = go(tmp_path/"cut", freeze_eyes(copy.deepcopy(model)))
     assert same(whole, again) and not same(whole, model)
 
+@pytest.mark.slow
+def test_metrics_are_kept_out_of_the_progress_bar(small, tmp_path, capsys):
+    from reasonflow.grpo import train_grpo
+    from reasonflow.runs import Run, read_metrics
+    model, processor, samples = small
+    train_grpo(copy.deepcopy(model), processor, samples, Run("grpo", tmp_path), steps=1, prompts=2, group=2, max_length=4, iterations=1, reward=brief, disable_tqdm=False)
+    assert "grad_norm" not in capsys.readouterr().out and read_metrics(tmp_path)
+
 def buffer_rows(processor, samples):
     from reasonflow.grpo import with_thought
     rows = []
