@@ -169,10 +169,10 @@ def reasoning_table() -> str: # markdown
     from reasonflow.runs import find_asset
     record = json.loads(find_asset("results/tiny-teacher-seeds.json").read_text())
     span = lambda r, form: f"{r['value']:{form}} [{r['low']:{form}}, {r['high']:{form}}]"
-    rows = ["| seed | reward | change | change, hard questions | change, rewards shuffled | change of waypoint error (of 1000) | hard questions whose thought names the right thing | valid | n |", "|" + "---|"*9]
+    rows = ["| seed | reward | change | change, hard questions | change, rewards shuffled | change of waypoint error (of 1000) | hard questions whose thought names the right thing (rewards shuffled) | valid | n |", "|" + "---|"*9]
     for one in record["seeds"]:
         r, c = one["results"], one["control"]
-        rows.append(f"| {one['seed']} | {r['reward, before']['value']:.3f} → {r['reward']['value']:.3f} | {span(r['reward, change'], '+.3f')} | {span(r['reward, change, hard'], '+.3f')} | {span(c['reward, change'], '+.3f')} | {span(r['waypoint error, change'], '+.1f')} | {r['resolved, hard, before']['value']:.0%} → {r['resolved, hard']['value']:.0%} | {r['valid']['value']:.1%} | {r['reward, change']['n']} |")
+        rows.append(f"| {one['seed']} | {r['reward, before']['value']:.3f} → {r['reward']['value']:.3f} | {span(r['reward, change'], '+.3f')} | {span(r['reward, change, hard'], '+.3f')} | {span(c['reward, change'], '+.3f')} | {span(r['waypoint error, change'], '+.1f')} | {r['resolved, hard, before']['value']:.0%} → {r['resolved, hard']['value']:.0%} ({c['resolved, hard']['value']:.0%}) | {r['valid']['value']:.1%} | {r['reward, change']['n']} |")
     return "\n".join(rows)
 
 def readme_table() -> str: # markdown

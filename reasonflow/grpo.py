@@ -225,9 +225,9 @@ class Watchdog(TrainerCallback):
             if self.mean < self.share*self.best: yield "reward", f"the reward is {self.mean:.3g}, under {self.share:g} of its best {self.best:.3g}"
 
     def on_log(self, args, state, control, logs=None, **_):
-        wrong = dict(self.look(logs or {}))
-        self.count = {k: self.count.get(k, 0) + 1 for k in wrong}
-        tripped = [wrong[k] for k, n in self.count.items() if n >= self.patience]
+        wrong = dict(self.look(logs := logs or {}))
+        self.count |= {k: self.count.get(k, 0) + 1 if k in wrong else 0 for k in (*self.limits, "reward") if logs.get(k) is not None}      # what belongs to a draw is logged with its first step only
+        tripped = [wrong[k] for k in wrong if self.count[k] >= self.patience]
         if tripped and not self.reason:
             self.reason = f"step {state.global_step}: " + "; ".join(tripped)
             control.should_training_stop = control.should_save = True
@@ -416,7 +416,7 @@ def judge(texts, samples, think=True, style="sharp") -> tuple: # results by name
     for level, i in kinds_of(samples).items():
         out |= {f"reward, {level}": bootstrap(rewards[i]), f"waypoint error / constant, {level}": ratio(errors[i], constant[i]), f"valid, {level}": wilson(int(valid[i].sum()), len(i))}
         found = [r for r in (resolved(texts[j], samples[j]) for j in i) if r is not None]
-        if think: out |= {f"thought ends, {level}": wilson(len(found), len(i)), f"resolved, {level}": wilson(sum(found), len(i)), f"grounded, {level}": wilson(sum(bool(re.search(r"\[\d+,\d+\]", texts[j].partition("</think>")[0])) for j in i), len(i))}
+        if think: out |= {f"thought ends, {level}": wilson(len(found), len(i)), f"resolved, {level}": wilson(sum(found), len(i)), f"grounded, {level}": wilson(sum(bool(re.search(r"\[\d+,\d+\].*</think>", texts[j], re.S)) for j in i), len(i))}
     return out, rewards, errors
 
 # %% ../nbs/02_grpo.ipynb #d1500023
