@@ -17,7 +17,7 @@ run: setup      ## run the stages' notebooks headless (PRESET=tiny), then print 
 
 test: setup     ## run all tests: notebooks and library in step, the notebooks' own tests, tests/
 	@$(MAKE) --no-print-directory fresh
-	@echo "== the notebooks' own tests"; IN_TEST=1 nbdev_test --n_workers 2 --do_print --timing
+	@echo "== the notebooks' own tests"; IN_TEST=1 OMP_NUM_THREADS=1 nbdev_test --n_workers 2 --do_print --timing
 	@echo "== tests/"; python -m pytest -q tests
 
 fast: setup     ## the quick part of the tests (no notebook is run)
