@@ -41,7 +41,7 @@ def test_notebooks_are_lean():
 
 def test_stages_take_parameters():
     from reasonflow.cli import NOTEBOOKS
-    for name in [*NOTEBOOKS.values(), "02_grpo", "02_distill"]:
+    for name in NOTEBOOKS.values():
         cells = json.loads((ROOT/"nbs"/f"{name}.ipynb").read_text())["cells"]
         assert ["parameters"] in [c["metadata"].get("tags") for c in cells], name
 
