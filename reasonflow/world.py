@@ -670,14 +670,17 @@ class Rollout:
     def instruction(self): return self.task.instruction(self.scene)
     def __len__(self): return len(self.phases)
 
-def roll_out(env, fault=None, policy=None, steps:int=200) -> Rollout:
+def roll_out(env, fault=None, policy=None, steps:int=200,
+             rough:float=0., seed:int=0 # disturb what is done, though not what is logged, by so much of full scale (standard deviation)
+            ) -> Rollout:
     "Run the expert (with `fault`), or a `policy(observation) -> action (7,)`, from the state `env` is in"
+    rng = np.random.default_rng(seed)
     log = {k: [] for k in ("qpos", "tips", "states", "actions", "phases", "places")}
     def note(): log["qpos"].append(env.data.qpos.copy()); log["tips"].append(env.tip); log["states"].append(env.state()); log["places"].append(env.positions().copy())
     note()
     todo = expert(env, fault) if policy is None else (Step(policy(env.observation()), "act") for _ in range(steps))
     for action, phase in todo:
-        env.step(action); note()
+        env.step(action + rough*rng.normal(size=7)*(1, 1, 1, 0, 0, .3, 0) if rough else action); note()
         log["actions"].append(action); log["phases"].append(phase)
         if len(log["phases"]) >= steps: break
     arrays = {k: np.asarray(v, np.float32 if k in ("states", "actions") else None) for k, v in log.items() if k != "phases"}
