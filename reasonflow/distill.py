@@ -96,7 +96,7 @@ class SpatialMLP(nn.Sequential):
 class Thought:
     "What the student made of a batch of prompts"
     latents: torch.Tensor      # (B, M, d) what came out at the places of the thoughts
-    fed: torch.Tensor          # (B, M, d) what went in there
+    fed: torch.Tensor          # (B, M, d) what was handed on: from thought to thought, or over the bottleneck
     state: torch.Tensor        # (B, d) last hidden state at `</think>`
     waypoints: torch.Tensor    # (B, K, 2) in 0..1
 
@@ -108,14 +108,20 @@ class LatentStudent(nn.Module):
     "A Qwen3.5 that thinks in `latents` vectors and answers in `points` waypoints"
     def __init__(self, model, close:int, # token id of `</think>`
                  latents:int=6, points:int=5,
-                 as_text:bool=False, # round each thought to the likeliest token, as a thought in words would be
+                 as_text:bool=False, # round each thought to the likeliest token, as a thought in words would be (gradients pass as if it were the expected one)
+                 bottleneck:bool=False, # the spatial tokens read the thoughts alone, in a sequence of their own, and not the prompt
                  marks=None # (points,) token ids that the spatial tokens begin as; without, N(0, 0.02²)
                 ):
         super().__init__()
         d = bare(model).config.text_config.hidden_size
-        self.model, self.close, self.latents, self.as_text = model, close, latents, as_text
+        self.model, self.close, self.latents, self.as_text, self.bottleneck = model, close, latents, as_text, bottleneck
         self.slots, self.head = nn.Parameter(.02*torch.randn(points, d)), SpatialMLP(d)
         if marks is not None: self.slots.data += bare(model).get_input_embeddings().weight[torch.tensor(marks)].detach().to(self.slots)
+
+    def word(self, h): # (…, d) to (…, d)
+        "What `h` would be if it had to be one of the vocabulary's tokens"
+        table, p = bare(self.model).get_input_embeddings().weight, bare(self.model).lm_head(h).softmax(-1)
+        return (soft := p @ table) + (table[p.argmax(-1)] - soft).detach()
 
     def forward(self, batch, # prompts that end in an open thought, padded on the left
                 reader=Cached, feed=None # (B, M, d) to be fed in place of the student's own thoughts, to see what those are good for
@@ -123,13 +129,18 @@ class LatentStudent(nn.Module):
         r, latents, fed = reader(self.model), [], []
         h = r.read(*embed(self.model, batch))[:, -1:]
         for m in range(self.latents):
-            if self.as_text: h = bare(self.model).get_input_embeddings()(bare(self.model).lm_head(h).argmax(-1))
-            fed.append(h if feed is None else feed[:, m:m + 1])
+            if self.as_text: h = self.word(h)
+            fed.append(h if feed is None or self.bottleneck else feed[:, m:m + 1])
             h = r.read(fed[-1])
             latents.append(h)
-        closed = bare(self.model).get_input_embeddings().weight[self.close].expand(len(h), 1, -1)
-        out = r.read(torch.cat([closed, self.slots.expand(len(h), -1, -1)], 1))
-        return Thought(*(torch.cat(x, 1) if x else h[:, :0] for x in (latents, fed)), out[:, 0], self.head(out[:, 1:]))
+        latents, fed = (torch.cat(x, 1) if x else h[:, :0] for x in (latents, fed))
+        new = torch.cat([bare(self.model).get_input_embeddings().weight[self.close].expand(len(h), 1, -1), self.slots.expand(len(h), -1, -1)], 1)
+        if self.bottleneck:
+            fed = feed if feed is not None else self.word(latents) if self.as_text else latents
+            new = torch.cat([fed, new], 1)
+            out = reader(self.model).read(new, new.new_ones(new.shape[:2]).long(), torch.arange(new.shape[1], device=new.device).expand(4, len(h), -1))[:, self.latents:]
+        else: out = r.read(new)
+        return Thought(latents, fed, out[:, 0], self.head(out[:, 1:]))
 
 # %% ../nbs/02_distill.ipynb #e250000f
 class LatentAttention(nn.Module):
@@ -271,12 +282,12 @@ class StudentTrainer(SafeTrainer, Trainer):
         save_model(self.model, str(Path(output_dir or self.args.output_dir)/"model.safetensors"))       # knows tied weights
     def _load_from_checkpoint(self, checkpoint, model=None): load_model(self.model, str(Path(checkpoint)/"model.safetensors"))
 
-def train_student(model, processor, rows, states, run, steps, batch, lr, latents=6, points=5, recipe=Recipe(), verbalizer=None, save_steps=None, seed=0, as_text=False, callbacks=(), **more):
+def train_student(model, processor, rows, states, run, steps, batch, lr, latents=6, points=5, recipe=Recipe(), verbalizer=None, save_steps=None, seed=0, as_text=False, bottleneck=False, callbacks=(), **more):
     "Distil a teacher's buffer into `model`; goes on from the newest checkpoint in the run's folder if there is one; returns the `Distillation`"
     if not rows: raise ValueError("no traces to learn from: the buffer is empty")
     torch.manual_seed(seed)
     folder, tok = Path(run.folder)/"checkpoints", processor.tokenizer
-    student = LatentStudent(freeze_eyes(model), tok.convert_tokens_to_ids("</think>"), latents, points, as_text, point_marks(tok, points))
+    student = LatentStudent(freeze_eyes(model), tok.convert_tokens_to_ids("</think>"), latents, points, as_text, bottleneck, point_marks(tok, points))
     both = Distillation(student, verbalizer or new_verbalizer(tok, student.slots.shape[1], seed=seed), recipe)
     args = TrainingArguments(output_dir=str(folder), max_steps=steps, per_device_train_batch_size=batch, learning_rate=lr, lr_scheduler_type="cosine", warmup_steps=max(1, steps//20), max_grad_norm=1., seed=seed, data_seed=seed,
                              logging_nan_inf_filter=False, save_strategy="steps" if save_steps else "no", save_steps=save_steps or steps, save_total_limit=2, remove_unused_columns=False, dataloader_drop_last=True,
@@ -384,7 +395,7 @@ def ways_to_answer(student, teacher, processor): # name: function of one sample
 def save_student(folder, both, processor, card="", dtype=torch.bfloat16):
     "A checkpoint with `student.safetensors`, `verbalizer.safetensors` and `student.json` beside its weights; the folder appears whole or not at all"
     s, v = both.student, both.verbalizer
-    about = dict(latents=s.latents, points=len(s.slots), as_text=s.as_text, recipe=asdict(both.recipe), verbalizer=dict(hidden=v.lm.config.hidden_size, layers=v.lm.config.num_hidden_layers))
+    about = dict(latents=s.latents, points=len(s.slots), as_text=s.as_text, bottleneck=s.bottleneck, recipe=asdict(both.recipe), verbalizer=dict(hidden=v.lm.config.hidden_size, layers=v.lm.config.num_hidden_layers))
     own = {"slots": s.slots, **{f"head.{k}": p for k, p in s.head.state_dict().items()}}
     spoken = {k: p.to(dtype) for k, p in v.state_dict().items() if k != "lm.lm_head.weight"}             # tied to the embedding
     return save(folder, s.model, processor, card, dtype, tensors={"student": own, "verbalizer": spoken}, texts={"student.json": json.dumps(about, indent=1)})
@@ -394,15 +405,16 @@ def load_student(name, image=None): # Distillation, processor
     path = Path(find_checkpoint(name))
     if not (path/"student.json").exists(): raise FileNotFoundError(f"{path} is no student: it has no student.json. 02_distill makes one; other checkpoints are measured with --suite grounding or reasoning")
     about, (model, processor) = json.loads((path/"student.json").read_text()), load(name, image=image)
-    student = LatentStudent(model, processor.tokenizer.convert_tokens_to_ids("</think>"), about["latents"], about["points"], about["as_text"])
+    student = LatentStudent(model, processor.tokenizer.convert_tokens_to_ids("</think>"), about["latents"], about["points"], about["as_text"], about["bottleneck"])
     student.load_state_dict(load_file(path/"student.safetensors"), strict=False)
     verbalizer = new_verbalizer(processor.tokenizer, student.slots.shape[1], **about["verbalizer"])
     verbalizer.load_state_dict({k: v.float() for k, v in load_file(path/"verbalizer.safetensors").items()}, strict=False)
     return Distillation(student, verbalizer, Recipe(**about["recipe"])).eval(), processor
 
 # %% ../nbs/02_distill.ipynb #e2500032
-ABLATIONS = {"default": {}, **{f"{name}": dict(recipe=r) for name, r in RECIPES.items() if name.startswith("without")}, **{f"M = {m}": dict(latents=m) for m in (0, 1, 2, 4, 8)},
-             "six text tokens": dict(as_text=True), "reading bends the latents": dict(recipe=RECIPES["bent"])}
+ABLATIONS = {"default": {}, **{f"{name}": dict(recipe=r) for name, r in RECIPES.items() if name.startswith("without")}, **{f"M = {m}": dict(latents=m) for m in (1, 2, 4, 8)},
+             "six text tokens": dict(as_text=True), "reading bends the latents": dict(recipe=RECIPES["bent"]),
+             "no bottleneck": dict(bottleneck=False), "neither bottleneck nor thought": dict(bottleneck=False, latents=0)}
 
 def ablate(table, # CSV with a row for each condition, seed, kind of question and what was fed
            start, buffer, samples, steps:int, batch:int, lr:float, seeds=(0, 1, 2), names=tuple(ABLATIONS), image=None, **more):
@@ -415,7 +427,7 @@ def ablate(table, # CSV with a row for each condition, seed, kind of question an
         seed_everything(seed)
         model, processor = load(start, image=image)
         rows, states, _ = read_buffer(buffer, processor.tokenizer)
-        with tempfile.TemporaryDirectory() as box: both = train_student(model, processor, rows, states, Run("distill", box, condition=name), steps, batch, lr, seed=seed, **ABLATIONS[name], **more)
+        with tempfile.TemporaryDirectory() as box: both = train_student(model, processor, rows, states, Run("distill", box, condition=name), steps, batch, lr, seed=seed, **{"bottleneck": True} | more | ABLATIONS[name])
         lines = [[name, seed, steps, *k.split(", ")[1:], *(f"{r[c]:.4g}" for c in ("value", "low", "high")), r["n"]] for k, r in student_exam(both.student, processor, samples)[0].items() if k.startswith("waypoint error / constant")]
         with table.open("a") as f: f.write("".join(",".join(map(str, l)) + "\n" for l in lines))
     return read()
