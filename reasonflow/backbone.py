@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['SPECIAL', 'QWEN_SIZES', 'QWEN3_5_4B', 'LORA_TARGETS', 'DIGITS', 'train_tokenizer', 'FramesProcessor', 'FramesConfig',
-           'make_processor', 'qwen_config', 'new_model', 'best_dtype', 'load', 'processor_for', 'save', 'on_meta',
-           'module_table', 'add_lora', 'bare', 'patchify', 'mark_answer', 'Collator', 'NumberHead', 'Looking',
-           'answer_loss', 'MuonAdamW', 'make_optimizer', 'quicken', 'freeze_eyes', 'prompts', 'answer', 'model_card']
+           'make_processor', 'qwen_config', 'new_model', 'best_dtype', 'load', 'weights_of', 'processor_for', 'save',
+           'on_meta', 'module_table', 'add_lora', 'bare', 'patchify', 'mark_answer', 'Collator', 'NumberHead',
+           'Looking', 'answer_loss', 'MuonAdamW', 'make_optimizer', 'quicken', 'freeze_eyes', 'prompts', 'answer',
+           'model_card']
 
 # %% ../nbs/foundations/backbone.ipynb #d360a128
 import hashlib, json, math, os, re
@@ -22,13 +23,13 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from tqdm.auto import tqdm
-from transformers import (AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, PreTrainedTokenizerFast, ProcessorMixin,
+from transformers import (AutoConfig, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer, GenerationConfig, PreTrainedTokenizerFast, ProcessorMixin,
                           Qwen3_5Config, Qwen3_5ForConditionalGeneration, Qwen3VLProcessor)
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5VisionAttention, apply_rotary_pos_emb_vision
 from transformers.utils import logging as hf_logging
-from .runs import atomic_folder, find_checkpoint
+from .runs import atomic_folder, find_checkpoint, weights_hash
 
 hf_logging.set_verbosity_error(); hf_logging.disable_progress_bar()    # its remarks on missing CUDA kernels are no news on a laptop
 
@@ -123,9 +124,22 @@ def load(name:str, # folder, shipped name such as `tiny-sft`, or hub name
         config = json.loads((Path(where)/"config.json").read_text())
         if config.get("model_type") != "qwen3_5": raise ValueError(f"{where} holds a {config.get('model_type')!r} model: this project's checkpoints are 'qwen3_5'")
         if not (Path(where)/"model.safetensors").exists() and not list(Path(where).glob("model*.safetensors")): raise FileNotFoundError(f"{where} has no model.safetensors: its weights are missing")
-    model = AutoModelForImageTextToText.from_pretrained(where, dtype=dtype or best_dtype())
+    if (Path(where)/"base.json").exists():
+        model = Qwen3_5ForConditionalGeneration.from_pretrained(None, config=AutoConfig.from_pretrained(where), state_dict=weights_of(where), dtype=dtype or best_dtype())
+        model.generation_config = GenerationConfig.from_pretrained(where)
+    else: model = AutoModelForImageTextToText.from_pretrained(where, dtype=dtype or best_dtype())
     ours = Path(where).is_dir() and any((Path(where)/f).exists() for f in ("processor_config.json", "preprocessor_config.json"))
     return model.eval(), AutoProcessor.from_pretrained(where) if ours else processor_for(model, AutoTokenizer.from_pretrained(where), image)
+
+def weights_of(name) -> dict: # name: tensor
+    "A checkpoint's tensors, with those that it shares with another one"
+    where = Path(find_checkpoint(name))
+    own = load_file(where/"model.safetensors")
+    if not (where/"base.json").exists(): return own
+    about = json.loads((where/"base.json").read_text())
+    if (found := weights_hash(about["base"])) != about["weights"]: raise ValueError(f"{where} shares tensors with {about['base']} ({about['weights']}), but that name now means other weights ({found})")
+    theirs = weights_of(about["base"])
+    return {k: theirs[k] for k in about["shared"]} | own
 
 def processor_for(model, tokenizer, image):
     "A processor for square images of about `image` pixels, in whole merged patches; needs no torchvision, unlike the one on the hub"
@@ -145,15 +159,21 @@ def _load_unsloth(name, image):
 
 def save(folder, model, processor, card:str="", # MODEL_CARD.md
          dtype=torch.bfloat16, head=None, # a `NumberHead`, saved beside the model
-         tensors=(), texts=() # more files: {name: {name: tensor}}, written as name.safetensors, and {file: text}
+         tensors=(), texts=(), # more files: {name: {name: tensor}}, written as name.safetensors, and {file: text}
+         base=None # a shipped checkpoint: tensors that are the same there, bit for bit, are not stored again, and only `load` puts them together
         ):
-    "A checkpoint that the stock Auto classes load; the folder appears whole or not at all"
+    "A checkpoint that the stock Auto classes load (without `base`); the folder appears whole or not at all"
     state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in model.state_dict().items() if "number_head" not in k}
     with atomic_folder(folder) as tmp:
         model.save_pretrained(tmp, state_dict=state)
         processor.save_pretrained(tmp)
         config = json.loads((tmp/"config.json").read_text()); config["dtype"] = str(dtype).removeprefix("torch.")
         (tmp/"config.json").write_text(json.dumps(config, indent=1))
+        if base:
+            own, theirs = load_file(tmp/"model.safetensors"), weights_of(base)
+            shared = sorted(k for k, v in own.items() if k in theirs and v.dtype == theirs[k].dtype and torch.equal(v, theirs[k]))
+            save_file({k: v for k, v in own.items() if k not in shared}, tmp/"model.safetensors", metadata={"format": "pt"})
+            (tmp/"base.json").write_text(json.dumps(dict(base=base, weights=weights_hash(base), shared=shared), indent=1))
         if head is not None: tensors = {"number_head": head.state_dict(), **dict(tensors)}
         for name, some in dict(tensors).items(): save_file({k: v.detach().cpu().contiguous() for k, v in some.items()}, tmp/f"{name}.safetensors")
         for name, text in {"MODEL_CARD.md": card, **dict(texts)}.items(): (tmp/name).write_text(text)

@@ -7,8 +7,8 @@ __all__ = ['RECIPES', 'NEW', 'ABLATIONS', 'embed', 'after', 'ReplacingLayer', 'G
            'point_marks', 'LatentStudent', 'LatentAttention', 'ReadingLayer', 'Verbalizer', 'new_verbalizer',
            'verbalizer_loss', 'preference_loss', 'distill_loss', 'waypoint_loss', 'TraceCollator', 'Recipe',
            'Distillation', 'StudentTrainer', 'train_student', 'think_about', 'waypoints_of', 'elsewhere', 'path_errors',
-           'student_exam', 'latency', 'read_aloud', 'reading_exam', 'evaluate_latent', 'ways_to_answer', 'save_student',
-           'load_student', 'ablate']
+           'student_exam', 'latency', 'read_again', 'read_aloud', 'reading_exam', 'evaluate_latent', 'ways_to_answer',
+           'save_student', 'load_student', 'ablate']
 
 # %% ../nbs/02_distill.ipynb #e2500004
 import csv, io, json, math, tempfile, time
@@ -20,11 +20,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, load_model, save_model
 from torch import nn
+from tqdm.auto import tqdm
 from transformers import Qwen3Config, Qwen3ForCausalLM, Trainer, TrainingArguments
 from transformers.cache_utils import Cache, DynamicLayer, LinearAttentionLayer
 from .backbone import Collator, bare, freeze_eyes, load, make_optimizer, mark_answer, prompts, save
-from .grpo import kinds_of, read_buffer, reasoning_exam, reasoning_samples, resolved, sample_group
-from .runs import Run, SafeTrainer, bootstrap, find_checkpoint, last_checkpoint, seed_everything, wilson
+from .grpo import kinds_of, read_buffer, reasoning_exam, reasoning_samples, resolved, sample_group, with_thought
+from .runs import NonFiniteLoss, Run, SafeTrainer, bootstrap, find_checkpoint, last_checkpoint, seed_everything, wilson
 from .sft import best_constant, ratio
 from .waypoints import SCALE, format_trajectory, parse_trajectory
 
@@ -345,6 +346,20 @@ def latency(ways:dict, # name: function of one sample
     return {name: bootstrap(ms) for name, ms in took.items()}
 
 # %% ../nbs/02_distill.ipynb #e250002c
+def read_again(both, processor, rows, steps, batch=48, lr=2e-3, seed=0, progress=True) -> list: # losses
+    "Teach the verbalizer once more to read, from a student that stays as it is"
+    pictures = lambda r: [Image.open(io.BytesIO(f)) for f in r["frames"]]
+    z = think_about(both.student, processor, [dict(frames=pictures(r), human=r["human"]) for r in rows]).latents.to(both.student.slots)
+    collate, v, rng, losses = TraceCollator(processor), both.verbalizer.requires_grad_(True).train(), np.random.default_rng(seed), []
+    optimizer = torch.optim.AdamW(v.parameters(), lr, weight_decay=.01); schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=.05)
+    for _ in tqdm(range(steps), desc="reading again", disable=not progress, leave=False):
+        some = rng.choice(len(rows), min(batch, len(rows)), replace=False)
+        loss = verbalizer_loss(v, z[some], *(t.to(z.device) for t in collate.trace([rows[i]["best"] for i in some])))
+        if not torch.isfinite(loss): raise NonFiniteLoss(f"the loss of reading again is {loss.item()}: take a smaller lr than {lr}")
+        optimizer.zero_grad(); loss.backward(); nn.utils.clip_grad_norm_(v.parameters(), 1.); optimizer.step(); schedule.step(); losses.append(loss.item())
+    v.eval().requires_grad_(False)
+    return losses
+
 @torch.no_grad()
 def read_aloud(verbalizer, z, # (B, M, d)
                tok, most:int=80 # tokens
@@ -359,12 +374,14 @@ def read_aloud(verbalizer, z, # (B, M, d)
 
 # %% ../nbs/02_distill.ipynb #e250002x
 def reading_exam(both, processor, samples) -> dict:
-    "Share of thoughts, read back by the verbalizer, that name the right thing; and when it reads what was thought about another scene"
+    "Thoughts read back by the verbalizer: the share that names the right thing, and how far off it finds the exact thought; and the same when it reads what was thought about another scene"
     z = think_about(both.student, processor, samples).latents.to(both.student.slots)
     if not both.student.latents: return {}
-    out = {}
+    out, collate = {}, TraceCollator(processor)
     for name, latents in (("thought read back is right", z), ("thought read back is right, of another scene", z[elsewhere(samples)])):
         said = [t for at in range(0, len(samples), 64) for t in read_aloud(both.verbalizer.eval(), latents[at:at + 64], processor.tokenizer)]
+        ids, mask = collate.trace([processor.tokenizer(with_thought(s).assistant, add_special_tokens=False)["input_ids"] for s in samples])
+        with torch.no_grad(): out[name.replace("is right", "as exact, nats per token")] = bootstrap([float(verbalizer_loss(both.verbalizer, latents[i:i + 1], ids[i:i + 1].to(z.device), mask[i:i + 1].to(z.device))) for i in range(len(samples))])
         out[name] = wilson(sum(bool(resolved(t, s)) for t, s in zip(said, samples)), len(samples))
     return out
 
@@ -374,11 +391,11 @@ def evaluate_latent(both, processor, episodes:int=500, seed:int=500_000, size=14
     "The latent suite: the student as it is and with changed latents; beside the teacher `against` also in error and in milliseconds"
     samples = reasoning_samples(seed, episodes, size, style, workers, progress)
     out, errors = student_exam(both.student, processor, samples)
-    out |= reading_exam(both, processor, samples)
+    out |= reading_exam(both, processor, samples[:500])
     if against is None: return out
     for name, think in (("the teacher, in words", True), ("the teacher, at once", False)):
         r, _, its = reasoning_exam(against, processor, samples, think=think, progress=progress)
-        out |= {f"waypoint error / constant, {level}, {name}": r[f"waypoint error / constant, {level}"] for level in kinds_of(samples)}
+        out |= {f"waypoint error / constant, {level or 'all'}, {name}": r["waypoint error / constant" + (level and f", {level}")] for level in ("", *kinds_of(samples))}
         out[f"waypoint error, student / {name}"] = ratio(errors["as it is"], its)
         if think: out |= {f"waypoint error, student / {name}, {level}": ratio(errors["as it is"][i], its[i]) for level, i in kinds_of(samples).items()}
     ms = latency(ways_to_answer(both.student, against, processor), samples[:100])
@@ -392,13 +409,13 @@ def ways_to_answer(student, teacher, processor): # name: function of one sample
             "in six vectors": lambda s: waypoints_of(student, processor, [s])}
 
 # %% ../nbs/02_distill.ipynb #e250002f
-def save_student(folder, both, processor, card="", dtype=torch.bfloat16):
+def save_student(folder, both, processor, card="", dtype=torch.bfloat16, base=None):
     "A checkpoint with `student.safetensors`, `verbalizer.safetensors` and `student.json` beside its weights; the folder appears whole or not at all"
     s, v = both.student, both.verbalizer
     about = dict(latents=s.latents, points=len(s.slots), as_text=s.as_text, bottleneck=s.bottleneck, recipe=asdict(both.recipe), verbalizer=dict(hidden=v.lm.config.hidden_size, layers=v.lm.config.num_hidden_layers))
     own = {"slots": s.slots, **{f"head.{k}": p for k, p in s.head.state_dict().items()}}
     spoken = {k: p.to(dtype) for k, p in v.state_dict().items() if k != "lm.lm_head.weight"}             # tied to the embedding
-    return save(folder, s.model, processor, card, dtype, tensors={"student": own, "verbalizer": spoken}, texts={"student.json": json.dumps(about, indent=1)})
+    return save(folder, s.model, processor, card, dtype, tensors={"student": own, "verbalizer": spoken}, base=base, texts={"student.json": json.dumps(about, indent=1)})
 
 def load_student(name, image=None): # Distillation, processor
     "From a folder or a shipped checkpoint's name"

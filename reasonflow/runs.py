@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'PACKAGES', 'STYLE', 'Preset', 'preset', 'seed_everything', 'wilson', 'bootstrap', 'show', 'asset_folders',
-           'find_asset', 'find_checkpoint', 'versions', 'hardware', 'commit', 'peak_memory', 'fingerprint', 'Run',
-           'read_metrics', 'style', 'smooth', 'report', 'restore', 'atomic_folder', 'flatten', 'save_state',
-           'load_state', 'NonFiniteLoss', 'SafeTrainer', 'last_checkpoint']
+           'find_asset', 'find_checkpoint', 'weights_hash', 'versions', 'hardware', 'commit', 'peak_memory',
+           'fingerprint', 'Run', 'read_metrics', 'style', 'smooth', 'report', 'restore', 'atomic_folder', 'flatten',
+           'save_state', 'load_state', 'NonFiniteLoss', 'SafeTrainer', 'last_checkpoint']
 
 # %% ../nbs/foundations/runs.ipynb #10bb8d8a
 import hashlib, json, math, os, platform, random, shutil, subprocess, sys, time
@@ -32,18 +32,18 @@ PRESETS = {p.name: p for p in [
     Preset("smoke", "smoke", 72, "short", 2,
            {"base": dict(scenes=24, vision_steps=6, steps=6, batch=8, lr=1e-3), "sft": dict(episodes=8, steps=6, batch=8, lr=1e-3, eval=8),
             "grpo": dict(start="tiny-sft", episodes=4, warm_steps=2, warm_batch=4, warm_lr=9e-4, steps=2, eval=4, train=dict(prompts=2, group=2, lr=2e-4, max_length=64)),
-            "distill": dict(start="tiny-teacher", teacher="tiny-teacher", episodes=4, group=2, steps=3, batch=2, lr=9e-4, eval=4)}),
+            "distill": dict(start="tiny-teacher", teacher="tiny-teacher", episodes=4, group=2, steps=3, batch=2, lr=9e-4, eval=4, bottleneck=True)}),
     Preset("tiny", "tiny-base", 144, "short", 3,
            {"base": dict(scenes=220, vision_steps=30, steps=15, batch=32, lr=1.5e-3), "sft": dict(episodes=300, steps=220, batch=24, lr=1.4e-3, eval=60, lean=.7, frozen_eyes=True),
             "grpo": dict(start="tiny-warm", episodes=160, warm_steps=0, warm_batch=24, warm_lr=9e-4, steps=24, eval=60, train=dict(prompts=8, group=8, lr=5e-5)),
-            "distill": dict(start="tiny-teacher", teacher="tiny-teacher", episodes=100, group=8, steps=90, batch=24, lr=9e-4, eval=60)}),
+            "distill": dict(start="tiny-teacher", teacher="tiny-teacher", episodes=200, group=4, steps=90, batch=24, lr=9e-4, eval=60, bottleneck=True)}),
     Preset("small", "Qwen/Qwen3.5-0.8B", 448, "card", 8, {"sft": dict(episodes=4000, steps=4000, batch=8, accumulate=1, lr=2e-5, eval=200, lora=16),
             "grpo": dict(start="Qwen/Qwen3.5-0.8B", episodes=1000, warm_steps=200, warm_batch=8, warm_lr=2e-5, steps=200, eval=100, lora=16, train=dict(prompts=1, group=4, lr=1e-5, gradient_accumulation_steps=4, iterations=1, max_length=512)),
-            "distill": dict(start="Qwen/Qwen3.5-0.8B", teacher="Qwen/Qwen3.5-0.8B", episodes=500, group=4, steps=1500, batch=4, lr=1e-4, eval=100)}),
+            "distill": dict(start="Qwen/Qwen3.5-0.8B", teacher="Qwen/Qwen3.5-0.8B", episodes=500, group=4, steps=1500, batch=4, lr=1e-4, eval=100, bottleneck=True)}),
     Preset("full", "Qwen/Qwen3.5-4B", 448, "card", 8, {"sft": dict(steps=75_000, batch=1, accumulate=8, lr=1e-5, eval=500, lora=16),
             "grpo": dict(start="Qwen/Qwen3.5-4B", episodes=0, warm_steps=0, warm_batch=1, warm_lr=1e-5, steps=100, eval=500, lora=16,      # the author's run with TRL
                          train=dict(prompts=1, group=4, lr=5e-6, gradient_accumulation_steps=4, iterations=1, max_length=2048, beta=0., level="sequence", optim="adamw_8bit", weight_decay=.1, warmup_steps=10, max_grad_norm=.1)),
-            "distill": dict(start="Qwen/Qwen3.5-4B", teacher="Qwen/Qwen3.5-4B", episodes=0, group=4, steps=4500, batch=4, lr=1e-4, eval=500)})]}
+            "distill": dict(start="Qwen/Qwen3.5-4B", teacher="Qwen/Qwen3.5-4B", episodes=0, group=4, steps=4500, batch=4, lr=1e-4, eval=500, bottleneck=False)})]}
 
 def preset(name:str|None=None) -> Preset:
     "By name; without one, what REASONFLOW_PRESET says, `smoke` inside the notebook tests, else `tiny`"
@@ -106,6 +106,11 @@ def find_checkpoint(name:str) -> str:
         shipped = sorted(p.parent.name for f in asset_folders() for p in f.glob("checkpoints/*/config.json"))
         raise FileNotFoundError(f"no checkpoint {name!r}: give a folder, a hub name (owner/name), or one of the shipped {', '.join(shipped) or '(none found)'}")
     return name
+
+def weights_hash(checkpoint):
+    "Which weights these are: the start of the SHA-256 of a folder's or shipped checkpoint's model.safetensors; None for one on the hub"
+    path = Path(find_checkpoint(checkpoint))/"model.safetensors"
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.exists() else None
 
 # %% ../nbs/foundations/runs.ipynb #c94390d7
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "mujoco", "gymnasium", "numpy", "nbdev", "papermill", "unsloth")
