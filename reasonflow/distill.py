@@ -100,6 +100,9 @@ class Thought:
     fed: torch.Tensor          # (B, M, d) what was handed on: from thought to thought, or over the bottleneck
     state: torch.Tensor        # (B, d) last hidden state at `</think>`
     waypoints: torch.Tensor    # (B, K, 2) in 0..1
+    points: torch.Tensor       # (B, K, d) last hidden states at the spatial tokens
+    scene: torch.Tensor        # (B, T, d) last hidden states of the prompt
+    mask: torch.Tensor         # (B, T) 1 where the prompt has a token
 
 def point_marks(tok, points:int=5): # ids of the tokens that stand before the points of a path
     ids, _, numbers, _ = mark_answer(tok, format_trajectory([(500, 500)]*points))
@@ -128,7 +131,7 @@ class LatentStudent(nn.Module):
                 reader=Cached, feed=None # (B, M, d) to be fed in place of the student's own thoughts, to see what those are good for
                ) -> Thought:
         r, latents, fed = reader(self.model), [], []
-        h = r.read(*embed(self.model, batch))[:, -1:]
+        scene = r.read(*embed(self.model, batch)); h = scene[:, -1:]
         for m in range(self.latents):
             if self.as_text: h = self.word(h)
             fed.append(h if feed is None or self.bottleneck else feed[:, m:m + 1])
@@ -141,7 +144,7 @@ class LatentStudent(nn.Module):
             new = torch.cat([fed, new], 1)
             out = reader(self.model).read(new, new.new_ones(new.shape[:2]).long(), torch.arange(new.shape[1], device=new.device).expand(4, len(h), -1))[:, self.latents:]
         else: out = r.read(new)
-        return Thought(latents, fed, out[:, 0], self.head(out[:, 1:]))
+        return Thought(latents, fed, out[:, 0], self.head(out[:, 1:]), out[:, 1:], scene, batch["attention_mask"])
 
 # %% ../nbs/02_distill.ipynb #e250000f
 class LatentAttention(nn.Module):
@@ -306,7 +309,9 @@ def think_about(student, processor, samples, feed=None, batch_size:int=64) -> Th
     for at in range(0, len(samples), batch_size):
         batch = {k: v.to(student.slots.device) for k, v in prompts(collate, samples[at:at + batch_size], think=True).items()}
         out.append(student(batch, feed=None if feed is None else feed[at:at + batch_size].to(batch["input_ids"].device)))
-    whole = Thought(*(torch.cat([getattr(t, f).float().cpu() for t in out]) for f in ("latents", "fed", "state", "waypoints")))
+    join = lambda name: torch.cat([nn.functional.pad(x := getattr(t, name).float().cpu(), (0, 0)*(x.dim() - 2) + (longest - x.shape[1], 0)) if name in ("scene", "mask") else getattr(t, name).float().cpu() for t in out])      # prompts are padded on the left
+    longest = max(t.mask.shape[1] for t in out)
+    whole = Thought(**{f: join(f) for f in Thought.__dataclass_fields__})
     whole.waypoints *= SCALE
     return whole
 
