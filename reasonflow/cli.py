@@ -73,11 +73,32 @@ def run(stages: list[str] = typer.Argument(None, help=f"which stages, of {', '.j
     console.print(f"{(time.time() - began)/60:.1f} minutes in all")
 
 # %% ../nbs/cli.ipynb #2ad4551c
-SUITES = ("grounding", "sight", "reasoning", "latent")
+SUITES = ("grounding", "sight", "reasoning", "latent", "tabletop", "held out")
+
+def _drive(checkpoint, suite, episodes, seed, workers):
+    "Closed loop: results by name"
+    from reasonflow.expert import evaluate_policy
+    return evaluate_policy(checkpoint, suite, episodes, seed, workers=workers)[0]
+
+def _ask(checkpoint, suite, against, episodes, seed, workers):
+    "Questions and answers: results by name"
+    from reasonflow.backbone import load
+    from reasonflow.distill import evaluate_latent, load_student
+    model, processor = (load_student if suite == "latent" else load)(checkpoint)
+    other, side = load(against)[0] if against else None, int(processor.image_processor.size["shortest_edge"]**.5)
+    if suite == "latent": return evaluate_latent(model, processor, episodes, seed, side, workers=workers, against=other)
+    if suite == "reasoning":
+        from reasonflow.grpo import evaluate_reasoning
+        return evaluate_reasoning(model, processor, episodes, seed, side, workers=workers, against=other)
+    if suite == "grounding":
+        from reasonflow.sft import evaluate_grounding
+        return evaluate_grounding(model, processor, episodes, seed, side, workers=workers)
+    from reasonflow.base import look_around, sight
+    return {f"{kind}, {k}": r for kind, row in sight(model, processor, look_around(range(seed, seed + episodes), side, workers)).items() for k, r in row.items()}
 
 @app.command("eval")
 def evaluate(checkpoint: str = typer.Option(..., help="folder, shipped name (tiny-base, tiny-sft, tiny-warm, tiny-teacher) or hub name"),
-             suite: str = typer.Option("grounding", help="grounding (Stage 1), sight (what only the image can answer), reasoning (Stage 2's teacher) or latent (its student)"),
+             suite: str = typer.Option("grounding", help="grounding (Stage 1), sight (what only the image can answer), reasoning (Stage 2's teacher), latent (its student), tabletop or held out (a policy in closed loop)"),
              against: str = typer.Option(None, help="reasoning: the checkpoint it started from; latent: its teacher"),
              episodes: int = 500, seed: int = typer.Option(500_000, help="first scene seed, from 400000 (validation) or 500000 (test)"),
              json_file: Path = typer.Option(None, "--json", help="where to write the results"), workers: int = 2):
@@ -87,24 +108,9 @@ def evaluate(checkpoint: str = typer.Option(..., help="folder, shipped name (tin
     if episodes < 1: _fail("--episodes must be at least 1")
     try: [find_checkpoint(name) for name in (checkpoint, against) if name]            # before the slow imports
     except FileNotFoundError as e: _fail(e)
-    from reasonflow.backbone import load
-    from reasonflow.distill import load_student
-    try:
-        model, processor = (load_student if suite == "latent" else load)(checkpoint)
-        if against: against_model, _ = load(against)
+    began = time.time()
+    try: results = _drive(checkpoint, suite, episodes, seed, workers) if suite in ("tabletop", "held out") else _ask(checkpoint, suite, against, episodes, seed, workers)
     except (FileNotFoundError, ValueError, OSError) as e: _fail(e)
-    began, side = time.time(), int(processor.image_processor.size["shortest_edge"]**.5)
-    if suite in ("reasoning", "latent"):
-        from reasonflow.distill import evaluate_latent
-        from reasonflow.grpo import evaluate_reasoning
-        results = {"reasoning": evaluate_reasoning, "latent": evaluate_latent}[suite](model, processor, episodes, seed, side, workers=workers, against=against_model if against else None)
-    elif suite == "grounding":
-        from reasonflow.sft import evaluate_grounding
-        results = evaluate_grounding(model, processor, episodes, seed, side, workers=workers)
-    else:
-        from reasonflow.base import look_around, sight
-        seen = sight(model, processor, look_around(range(seed, seed + episodes), side, workers))
-        results = {f"{kind}, {k}": r for kind, row in seen.items() for k, r in row.items()}
     for name, r in results.items(): console.print(f"{name:62} {show(r)}", highlight=False)
     record = dict(checkpoint=Path(checkpoint).name, weights=weights_hash(checkpoint), **({"against": Path(against).name, "against_weights": weights_hash(against)} if against else {}), suite=suite, episodes=episodes, seed=seed, seconds=round(time.time() - began, 1), hardware=hardware(), versions=versions(), results=results)
     if json_file: json_file.parent.mkdir(parents=True, exist_ok=True); json_file.write_text(json.dumps(record, indent=1)); console.print(f"written to {json_file}", highlight=False)

@@ -6,7 +6,7 @@
 __all__ = ['SOLVERS', 'CONDITIONS', 'LONGEST', 'HEADS', 'sample_time', 'between', 'flow_loss', 'integrate', 'straightness',
            'ExpertConfig', 'Look', 'Eye', 'Memory', 'Block', 'time_waves', 'ActionExpert', 'tip_in_image',
            'BadObservation', 'Sight', 'prepare', 'Moments', 'Driver', 'MomentCollator', 'DriverTrainer', 'train_driver',
-           'Policy', 'save_policy', 'load_policy']
+           'Policy', 'save_policy', 'load_policy', 'evaluate_policy']
 
 # %% ../nbs/03_expert.ipynb #a3000003
 import json, math, multiprocessing as mp
@@ -25,8 +25,9 @@ from transformers import Trainer, TrainingArguments
 from .backbone import Collator, prompts
 from .distill import Cached, embed, load_student
 from .episodes import BadEpisode, EpisodeSet, Normalizer, chunk, normalization, read_normalization
+from .evaluate import run_trials, summary, trials_of
 from .records import prompt
-from .runs import Run, SafeTrainer, atomic_folder, find_checkpoint, last_checkpoint, weights_hash
+from .runs import Run, SafeTrainer, atomic_folder, find_checkpoint, last_checkpoint, show, weights_hash, wilson
 from .world import Scene, Tabletop
 
 # %% ../nbs/03_expert.ipynb #a3000005
@@ -458,3 +459,26 @@ def load_policy(name, **kw) -> Policy:
     driver.load_state_dict(load_file(path/"expert.safetensors"))
     both, processor = load_student(about["student"])
     return Policy(driver, both.student, processor, read_normalization(path, "tabletop"), read_normalization(path, "tabletop state"), **{k: about[k] for k in ("think", "steps", "solver", "about")} | kw)
+
+# %% ../nbs/03_expert.ipynb #a3000031
+def _drive(job):
+    name, trials, kw, loop, threads = job
+    if threads: torch.set_num_threads(threads)
+    return run_trials(load_policy(name, **kw), trials, progress=False, **loop)
+
+def evaluate_policy(name, # folder or shipped name
+                    suite:str="tabletop", episodes:int=200, seed:int=500_000, families=None, workers:int=2, per_job:int=20, progress=True,
+                    at_once:int=10, execute:int=8, horizon:int=160, **kw # as for `Policy`: off, swap, think, steps, …
+                   ) -> tuple: # results by name, list of `Trial`
+    "Closed loop over fresh scenes"
+    trials = trials_of(suite, episodes, seed, families)
+    jobs = [(name, trials[i:i + per_job], kw, dict(at_once=at_once, execute=execute, horizon=horizon), 1 if workers > 1 else None) for i in range(0, len(trials), per_job)]
+    done, bar = [], tqdm(total=len(trials), desc="episodes", disable=not progress, leave=False)
+    def take(results):
+        for part in results: done.extend(part); bar.update(len(part)); bar.set_postfix_str(show(wilson(sum(t.success for t in done), len(done)), percent=True))
+    if workers == 1 or len(jobs) < 2: take(map(_drive, jobs))
+    else:
+        with mp.get_context("spawn").Pool(workers) as pool: take(pool.imap_unordered(_drive, jobs))
+    bar.close()
+    done.sort(key=lambda t: t.seed)
+    return summary(done), done

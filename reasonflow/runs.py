@@ -108,9 +108,9 @@ def find_checkpoint(name:str) -> str:
     return name
 
 def weights_hash(checkpoint):
-    "Which weights these are: the start of the SHA-256 of a folder's or shipped checkpoint's model.safetensors; None for one on the hub"
-    path = Path(find_checkpoint(checkpoint))/"model.safetensors"
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.exists() else None
+    "Which weights these are: the start of the SHA-256 of a folder's or shipped checkpoint's model.safetensors, or expert.safetensors; None for one on the hub"
+    for path in (Path(find_checkpoint(checkpoint))/f"{name}.safetensors" for name in ("model", "expert")):
+        if path.exists(): return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 # %% ../nbs/foundations/runs.ipynb #c94390d7
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "mujoco", "gymnasium", "numpy", "nbdev", "papermill", "unsloth")
@@ -315,9 +315,9 @@ class SafeTrainer:
     record = None                                 # a `Run`
     def __init__(self, *args, **kw):
         super().__init__(*args, **kw)
-        from transformers.trainer_callback import ProgressCallback
+        from transformers.trainer_callback import PrinterCallback, ProgressCallback
         for c in self.callback_handler.callbacks:
-            if isinstance(c, ProgressCallback): c.on_log = lambda *args, **kw: None       # the numbers go to the record, not between the bar's lines
+            if isinstance(c, (PrinterCallback, ProgressCallback)): c.on_log = lambda *args, **kw: None       # the numbers go to the record, not between the bar's lines
     def keep(self, parts): self.__dict__.setdefault("_parts", []).append({k: float(v) for k, v in parts.items()})      # what a loss was made of
 
     def log(self, logs, *args, **kw):

@@ -1,0 +1,77 @@
+"Stage 3 end to end: recordings, what the student makes of them, a training that is interrupted, a policy that drives"
+import json
+import numpy as np, pytest, torch
+from test_stage2 import Stop, StopAt, same
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    "A small data set, an untrained student, and the moments of both"
+    from reasonflow.backbone import load
+    from reasonflow.distill import Distillation, LatentStudent, new_verbalizer, point_marks, save_student
+    from reasonflow.episodes import demonstrate
+    from reasonflow.expert import prepare
+    box = tmp_path_factory.mktemp("stage3")
+    torch.manual_seed(0)
+    model, processor = load("tiny-teacher"); tok = processor.tokenizer
+    student = LatentStudent(model, tok.convert_tokens_to_ids("</think>"), marks=point_marks(tok), bottleneck=True)
+    save_student(box/"student", Distillation(student, new_verbalizer(tok, 128)), processor)
+    demonstrate(box/"demos", 2, families=("pick up", "push to"), per_part=2, workers=1, progress=False)
+    prepare(box/"moments", box/"demos", box/"student", per_part=2, workers=1, progress=False)
+    return box
+
+def new_driver(seed=0):
+    from reasonflow.expert import ActionExpert, Driver
+    torch.manual_seed(seed)
+    return Driver(ActionExpert())
+
+@pytest.mark.slow
+def test_expert_resumes_exactly(place, tmp_path):
+    from reasonflow.expert import Moments, train_driver
+    from reasonflow.runs import Run
+    moments = Moments(place/"moments", place/"demos")
+    def go(folder, **more): return train_driver(new_driver(), moments, Run("expert", folder), steps=4, batch=4, lr=1e-3, save_steps=2, disable_tqdm=True, **more)
+    whole = go(tmp_path/"whole")
+    with pytest.raises(Stop): go(tmp_path/"cut", callbacks=[StopAt(2)])
+    again = go(tmp_path/"cut")
+    assert same(whole, again) and not same(whole, new_driver())
+
+@pytest.mark.slow
+def test_moments_go_on_where_they_were_stopped(place, tmp_path, monkeypatch):
+    import reasonflow.expert as expert
+    made, real = [], expert._prepare_part
+    def stop(job):
+        if made: raise Stop
+        made.append(job); return real(job)
+    monkeypatch.setattr(expert, "_prepare_part", stop)
+    with pytest.raises(Stop): expert.prepare(tmp_path/"m", place/"demos", place/"student", per_part=1, workers=1, progress=False)
+    monkeypatch.setattr(expert, "_prepare_part", lambda job: (made.append(job), real(job)))
+    again = expert.prepare(tmp_path/"m", place/"demos", place/"student", per_part=1, workers=1, progress=False)
+    whole = expert.Moments(place/"moments", place/"demos")
+    assert len({str(j[0]) for j in made}) == len(made) == len(whole.data)                  # nothing was made twice
+    assert all(torch.equal(again.all[k], whole.all[k]) for k in ("episode", "step", "wrist", "mask")) and torch.allclose(again.all["latents"].float(), whole.all["latents"].float(), atol=.02)
+
+@pytest.mark.slow
+def test_broken_films_are_left_out_and_counted(place, tmp_path):
+    import shutil
+    from reasonflow.expert import prepare
+    shutil.copytree(place/"demos", tmp_path/"demos")
+    film = next((tmp_path/"demos"/"videos").glob("observation.images.image/*/file-001.mp4")); film.write_bytes(film.read_bytes()[:3000])
+    moments = prepare(tmp_path/"m", tmp_path/"demos", place/"student", per_part=8, workers=1, progress=False)
+    assert {e for e, _ in moments.bad} == {2, 3} and set(moments.all["episode"].tolist()) == {0, 1} and all("file-001" in why for _, why in moments.bad)
+
+@pytest.mark.slow
+def test_policy_drives_from_a_folder_and_from_the_command_line(place, tmp_path):
+    from typer.testing import CliRunner
+    from reasonflow.cli import app
+    from reasonflow.expert import Moments, Policy, load_policy, save_policy
+    from reasonflow.distill import load_student
+    moments, (both, processor) = Moments(place/"moments", place/"demos"), load_student(place/"student")
+    save_policy(tmp_path/"policy", Policy(new_driver().eval(), both.student, processor, moments.norm, moments.arm), place/"student")
+    r = CliRunner().invoke(app, ["eval", "--checkpoint", str(tmp_path/"policy"), "--suite", "tabletop", "--episodes", "2", "--seed", "400000", "--workers", "1", "--json", str(tmp_path/"out.json")])
+    assert r.exit_code == 0, r.output
+    record = json.loads((tmp_path/"out.json").read_text())
+    assert record["results"]["success, all"]["n"] == 2 and record["weights"]
+    (tmp_path/"policy"/"normalization.json").unlink()
+    with pytest.raises(FileNotFoundError, match="normalization.json is missing"): load_policy(tmp_path/"policy")
+    about = json.loads((tmp_path/"policy"/"config.json").read_text()); (tmp_path/"policy"/"config.json").write_text(json.dumps(about | {"student_weights": "0"*16}))
+    with pytest.raises(ValueError, match="was trained on the student"): load_policy(tmp_path/"policy")
