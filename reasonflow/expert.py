@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SOLVERS', 'CONDITIONS', 'LONGEST', 'HEADS', 'sample_time', 'between', 'flow_loss', 'integrate', 'straightness',
-           'ExpertConfig', 'Look', 'Eye', 'Memory', 'Block', 'time_waves', 'ActionExpert', 'tip_in_image',
-           'BadObservation', 'Sight', 'prepare', 'Moments', 'Driver', 'MomentCollator', 'DriverTrainer', 'train_driver',
-           'Policy', 'save_policy', 'load_policy', 'evaluate_policy']
+           'ExpertConfig', 'Look', 'Eye', 'Memory', 'Block', 'time_waves', 'ActionExpert', 'TokenExpert',
+           'tip_in_image', 'BadObservation', 'Sight', 'prepare', 'Moments', 'Driver', 'new_driver', 'MomentCollator',
+           'DriverTrainer', 'train_driver', 'Policy', 'save_policy', 'load_policy', 'evaluate_policy']
 
 # %% ../nbs/03_expert.ipynb #a3000003
 import json, math, multiprocessing as mp
@@ -214,6 +214,36 @@ class ActionExpert(nn.Module):
         if noise is None: noise = torch.randn(len(look.state), self.config.horizon, self.config.actions, generator=generator, device=look.state.device)
         return integrate(lambda x, t: self(x[:, None], t[:, None], attended)[:, 0], noise, steps, solver)
 
+# %% ../nbs/03_expert.ipynb #a3000041
+class TokenExpert(ActionExpert):
+    "Sixteen actions as 112 tokens of 256 bins, one after the other (RT-2: arXiv 2307.15818; OpenVLA: arXiv 2406.09246)"
+    bins = 256
+    def __init__(self, config=ExpertConfig()):
+        super().__init__(config)
+        c = self.config
+        self.enter, self.place, self.leave = nn.Embedding(self.bins + 1, c.width), nn.Parameter(.02*torch.randn(c.horizon*c.actions, c.width)), nn.Linear(c.width, self.bins)       # one more token: the beginning
+
+    def to_bins(self, a): return ((a.clamp(-1, 1) + 1)/2*self.bins).long().clamp(max=self.bins - 1)
+    def from_bins(self, i): return (i + .5)/self.bins*2 - 1
+
+    def logits(self, ids, attended): # (B, n) tokens before, to (B, n + 1, 256)
+        ids = torch.cat([ids.new_full((len(ids), 1), self.bins), ids], 1)
+        h, clock = self.enter(ids)[:, None] + self.place[:ids.shape[1]], self.clock(time_waves(torch.zeros(len(ids), 1, device=ids.device), self.config.width))
+        for block, (keys, mask) in zip(self.blocks, attended): h = block(h, clock, keys, mask, causal=True)
+        return self.leave(self.norm(h))[:, 0]
+
+    def loss(self, look, actions, real, draws=None, generator=None):
+        ids = self.to_bins(actions).flatten(1)
+        e = F.cross_entropy(self.logits(ids[:, :-1], self.attend(look)).mT, ids, reduction="none")
+        real = real.repeat_interleave(self.config.actions, 1)
+        return (e*real).sum()/real.sum()
+
+    @torch.no_grad()
+    def act(self, look, noise=None, steps=None, solver=None, off=(), generator=None): # the likeliest token each time
+        attended, ids = self.attend(look, off), torch.zeros(len(look.state), 0, dtype=torch.long, device=look.state.device)
+        for _ in range(self.config.horizon*self.config.actions): ids = torch.cat([ids, self.logits(ids, attended)[:, -1:].argmax(-1)], 1)
+        return self.from_bins(ids).unflatten(1, (self.config.horizon, self.config.actions))
+
 # %% ../nbs/03_expert.ipynb #a3000019
 @lru_cache(maxsize=1)
 def _plain_table(): env = Tabletop(48, cameras=()); env.reset(options={"scene": Scene(())}); return env
@@ -303,13 +333,14 @@ class Moments(torch.utils.data.Dataset):
                     tip=torch.tensor(tip_in_image(r.states[step])).float(), state=torch.tensor(self.arm(r.states[step])).float(), actions=torch.tensor(self.norm(actions)).float(), real=torch.tensor(real), earlier=torch.tensor(earlier + [-1]*(self.most - len(earlier))))
 
 # %% ../nbs/03_expert.ipynb #a3000020
-HEADS = ("flow", "l1", "mse")
+HEADS = ("flow", "l1", "mse", "tokens")
 
 class Driver(nn.Module):
     "An expert and how it is trained: as a flow, or by regression of the whole chunk at once"
     def __init__(self, expert, head="flow", draws=8):
         super().__init__()
         if head not in HEADS: raise ValueError(f"unknown head {head!r}: choose from {', '.join(HEADS)}")
+        if (head == "tokens") != isinstance(expert, TokenExpert): raise ValueError("the head 'tokens' goes with a `TokenExpert`, and no other does")
         self.expert, self.head, self.draws = expert, head, draws
 
     def remembered(self, before): # {"scene" (B, L, T, d), "mask" (B, L, T), "there" (B, L)} to (B, N, width)
@@ -325,7 +356,7 @@ class Driver(nn.Module):
         look = Look(**look)
         if before is not None and "memory" in self.expert.config.use:
             with torch.no_grad(): look.memory = self.remembered(before)
-        if self.head == "flow": return self.expert.loss(look, actions, real, self.draws)
+        if self.head in ("flow", "tokens"): return self.expert.loss(look, actions, real, self.draws)
         e = self.answer(look) - actions
         return ((e.abs() if self.head == "l1" else e**2)*real[..., None]).sum()/(real.sum()*actions.shape[-1])
 
@@ -335,7 +366,9 @@ class Driver(nn.Module):
 
     @torch.no_grad()
     def act(self, look, noise=None, steps=4, solver="euler", off=()):
-        return self.expert.act(look, noise, steps, solver, off) if self.head == "flow" else self.answer(look, off)
+        return self.expert.act(look, noise, steps, solver, off) if self.head in ("flow", "tokens") else self.answer(look, off)
+
+def new_driver(config=ExpertConfig(), head="flow", draws=8): return Driver((TokenExpert if head == "tokens" else ActionExpert)(config), head, draws)
 
 class MomentCollator:
     "Items of `Moments` to one batch; earlier looks are fetched only if there is a memory"
@@ -455,7 +488,7 @@ def load_policy(name, **kw) -> Policy:
     about = json.loads((path/"config.json").read_text())
     if about.get("policy") != "cfm adapter": raise ValueError(f"{path} holds no policy of this kind ({about.get('policy') or about.get('model_type')})")
     if (found := weights_hash(about["student"])) != about["student_weights"]: raise ValueError(f"{path} was trained on the student {about['student']} ({about['student_weights']}); what that name means now is another ({found})")
-    driver = Driver(ActionExpert(ExpertConfig(**about["expert"] | {"use": tuple(about["expert"]["use"])})), about["head"])
+    driver = new_driver(ExpertConfig(**about["expert"] | {"use": tuple(about["expert"]["use"])}), about["head"])
     driver.load_state_dict(load_file(path/"expert.safetensors"))
     both, processor = load_student(about["student"])
     return Policy(driver, both.student, processor, read_normalization(path, "tabletop"), read_normalization(path, "tabletop state"), **{k: about[k] for k in ("think", "steps", "solver", "about")} | kw)

@@ -1,6 +1,6 @@
 "Stage 3 end to end: recordings, what the student makes of them, a training that is interrupted, a policy that drives"
 import json
-import numpy as np, pytest, torch
+import pytest, torch
 from test_stage2 import Stop, StopAt, same
 
 @pytest.fixture(scope="module")
@@ -19,21 +19,21 @@ def place(tmp_path_factory):
     prepare(box/"moments", box/"demos", box/"student", per_part=2, workers=1, progress=False)
     return box
 
-def new_driver(seed=0):
-    from reasonflow.expert import ActionExpert, Driver
-    torch.manual_seed(seed)
-    return Driver(ActionExpert())
+def fresh():
+    from reasonflow.expert import new_driver
+    torch.manual_seed(0)
+    return new_driver()
 
 @pytest.mark.slow
 def test_expert_resumes_exactly(place, tmp_path):
     from reasonflow.expert import Moments, train_driver
     from reasonflow.runs import Run
     moments = Moments(place/"moments", place/"demos")
-    def go(folder, **more): return train_driver(new_driver(), moments, Run("expert", folder), steps=4, batch=4, lr=1e-3, save_steps=2, disable_tqdm=True, **more)
+    def go(folder, **more): return train_driver(fresh(), moments, Run("expert", folder), steps=4, batch=4, lr=1e-3, save_steps=2, disable_tqdm=True, **more)
     whole = go(tmp_path/"whole")
     with pytest.raises(Stop): go(tmp_path/"cut", callbacks=[StopAt(2)])
     again = go(tmp_path/"cut")
-    assert same(whole, again) and not same(whole, new_driver())
+    assert same(whole, again) and not same(whole, fresh())
 
 @pytest.mark.slow
 def test_moments_go_on_where_they_were_stopped(place, tmp_path, monkeypatch):
@@ -66,7 +66,7 @@ def test_policy_drives_from_a_folder_and_from_the_command_line(place, tmp_path):
     from reasonflow.expert import Moments, Policy, load_policy, save_policy
     from reasonflow.distill import load_student
     moments, (both, processor) = Moments(place/"moments", place/"demos"), load_student(place/"student")
-    save_policy(tmp_path/"policy", Policy(new_driver().eval(), both.student, processor, moments.norm, moments.arm), place/"student")
+    save_policy(tmp_path/"policy", Policy(fresh().eval(), both.student, processor, moments.norm, moments.arm), place/"student")
     r = CliRunner().invoke(app, ["eval", "--checkpoint", str(tmp_path/"policy"), "--suite", "tabletop", "--episodes", "2", "--seed", "400000", "--workers", "1", "--json", str(tmp_path/"out.json")])
     assert r.exit_code == 0, r.output
     record = json.loads((tmp_path/"out.json").read_text())
