@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'console', 'NOTEBOOKS', 'SUITES', 'notebooks_folder', 'run_notebook', 'results_table', 'run', 'evaluate',
-           'demos', 'pins', 'check_machine', 'doctor', 'main', 'reasoning_table', 'latent_table', 'readme_table',
-           'readme_figure', 'readme']
+           'demos', 'pins', 'check_machine', 'doctor', 'main', 'reasoning_table', 'readme_table', 'readme_figure',
+           'readme']
 
 # %% ../nbs/cli.ipynb #e429bea0
 import importlib.util, json, os, platform, shutil, subprocess, sys, time
@@ -75,26 +75,27 @@ def run(stages: list[str] = typer.Argument(None, help=f"which stages, of {', '.j
 # %% ../nbs/cli.ipynb #2ad4551c
 SUITES = ("grounding", "sight", "reasoning", "latent", "tabletop", "held out")
 
-def _drive(checkpoint, suite, episodes, seed, workers):
-    "Closed loop: results by name"
-    from reasonflow.expert import evaluate_policy
-    return evaluate_policy(checkpoint, suite, episodes, seed, workers=workers)[0]
+def _driving(checkpoint, suite, episodes, seed, workers):
+    "What measures a policy in closed loop: a function that returns results by name"
+    from reasonflow.expert import evaluate_policy, load_policy
+    load_policy(checkpoint)                       # errors here, rather than in a process
+    return lambda: evaluate_policy(checkpoint, suite, episodes, seed, workers=workers)[0]
 
-def _ask(checkpoint, suite, against, episodes, seed, workers):
-    "Questions and answers: results by name"
+def _asking(checkpoint, suite, against, episodes, seed, workers):
+    "What measures a model by questions: a function that returns results by name"
     from reasonflow.backbone import load
     from reasonflow.distill import evaluate_latent, load_student
     model, processor = (load_student if suite == "latent" else load)(checkpoint)
     other, side = load(against)[0] if against else None, int(processor.image_processor.size["shortest_edge"]**.5)
-    if suite == "latent": return evaluate_latent(model, processor, episodes, seed, side, workers=workers, against=other)
+    if suite == "latent": return lambda: evaluate_latent(model, processor, episodes, seed, side, workers=workers, against=other)
     if suite == "reasoning":
         from reasonflow.grpo import evaluate_reasoning
-        return evaluate_reasoning(model, processor, episodes, seed, side, workers=workers, against=other)
+        return lambda: evaluate_reasoning(model, processor, episodes, seed, side, workers=workers, against=other)
     if suite == "grounding":
         from reasonflow.sft import evaluate_grounding
-        return evaluate_grounding(model, processor, episodes, seed, side, workers=workers)
+        return lambda: evaluate_grounding(model, processor, episodes, seed, side, workers=workers)
     from reasonflow.base import look_around, sight
-    return {f"{kind}, {k}": r for kind, row in sight(model, processor, look_around(range(seed, seed + episodes), side, workers)).items() for k, r in row.items()}
+    return lambda: {f"{kind}, {k}": r for kind, row in sight(model, processor, look_around(range(seed, seed + episodes), side, workers)).items() for k, r in row.items()}
 
 @app.command("eval")
 def evaluate(checkpoint: str = typer.Option(..., help="folder, shipped name (tiny-base, tiny-sft, tiny-warm, tiny-teacher) or hub name"),
@@ -108,9 +109,9 @@ def evaluate(checkpoint: str = typer.Option(..., help="folder, shipped name (tin
     if episodes < 1: _fail("--episodes must be at least 1")
     try: [find_checkpoint(name) for name in (checkpoint, against) if name]            # before the slow imports
     except FileNotFoundError as e: _fail(e)
-    began = time.time()
-    try: results = _drive(checkpoint, suite, episodes, seed, workers) if suite in ("tabletop", "held out") else _ask(checkpoint, suite, against, episodes, seed, workers)
+    try: measure = _driving(checkpoint, suite, episodes, seed, workers) if suite in ("tabletop", "held out") else _asking(checkpoint, suite, against, episodes, seed, workers)
     except (FileNotFoundError, ValueError, OSError) as e: _fail(e)
+    began, results = time.time(), measure()
     for name, r in results.items(): console.print(f"{name:62} {show(r)}", highlight=False)
     record = dict(checkpoint=Path(checkpoint).name, weights=weights_hash(checkpoint), **({"against": Path(against).name, "against_weights": weights_hash(against)} if against else {}), suite=suite, episodes=episodes, seed=seed, seconds=round(time.time() - began, 1), hardware=hardware(), versions=versions(), results=results)
     if json_file: json_file.parent.mkdir(parents=True, exist_ok=True); json_file.write_text(json.dumps(record, indent=1)); console.print(f"written to {json_file}", highlight=False)
@@ -188,19 +189,6 @@ def reasoning_table() -> str: # markdown
     for one in record["seeds"]:
         r, c = one["results"], one["control"]
         rows.append(f"| {one['seed']} | {r['reward, before']['value']:.3f} → {r['reward']['value']:.3f} | {span(r['reward, change'], '+.3f')} | {span(r['reward, change, hard'], '+.3f')} | {span(c['reward, change'], '+.3f')} | {span(r['waypoint error, change'], '+.1f')} | {r['resolved, hard, before']['value']:.0%} → {r['resolved, hard']['value']:.0%} ({c['resolved, hard']['value']:.0%}) | {r['valid']['value']:.1%} | {r['reward, change']['n']} |")
-    return "\n".join(rows)
-
-def latent_table() -> str: # markdown
-    "Stage 2's student as the README shows it, by seed, with and without the bottleneck"
-    from reasonflow.runs import find_asset
-    record = json.loads(find_asset("results/tiny-student-seeds.json").read_text())
-    span = lambda r: f"{r['value']:.3g} [{r['low']:.3g}, {r['high']:.3g}]"
-    error = "waypoint error / constant, all, "
-    rows = ["| student | error / constant | teacher, in words | student ÷ teacher | latents zeroed ÷ as is | latents of another scene ÷ as is | n |", "|" + "---|"*7]
-    for title, group in (("seed {}", "seeds"), ("seed {}, without the bottleneck", "open")):
-        for one in record[group]:
-            r = one["results"]
-            rows.append(f"| {title.format(one['seed'])} | {span(r[error + 'as it is'])} | {span(record['results'][error + 'the teacher, in words'])} | {span(r['waypoint error, student / the teacher, in words'])} | {span(r['latents zeroed / as it is'])} | {span(r['latents of another scene / as it is'])} | {r[error + 'as it is']['n']} |")
     return "\n".join(rows)
 
 def readme_table() -> str: # markdown
