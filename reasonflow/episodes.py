@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 from tqdm.auto import tqdm
 from .records import BadSample, Quarantine
-from .runs import atomic_folder
+from .runs import atomic_folder, same_request
 from .world import FAMILIES, HZ, Tabletop, roll_out, show_at
 
 # %% ../nbs/foundations/episodes.ipynb #f1000005
@@ -115,7 +115,8 @@ def _features(cameras, fps, states, actions):
 
 # %% ../nbs/foundations/episodes.ipynb #f100000f
 def assemble(parts, # folders that `write_part` has written, in order
-             folder, robot:str="tabletop", states=STATE, actions=ACTION):
+             folder, robot:str="tabletop", states=STATE, actions=ACTION, request=None # what was asked for, if it was made to order
+            ):
     "A LeRobotDataset v3.0 out of `parts`; the folder appears whole or not at all"
     abouts = [json.loads((Path(p)/"part.json").read_text()) for p in parts]
     fps, cameras = abouts[0]["fps"], abouts[0]["cameras"]
@@ -151,6 +152,7 @@ def assemble(parts, # folders that `write_part` has written, in order
                     data_path="data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet", video_path="videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4", features=_features(cameras, fps, states, actions))
         stats = {c: statistics(np.concatenate(v)) for c, v in every.items()} | {f"observation.images.{c}": v["stats"] for c, v in cameras.items()}
         (tmp/"meta"/"info.json").write_text(json.dumps(info, indent=1)); (tmp/"meta"/"stats.json").write_text(json.dumps(stats, indent=1))
+        if request: same_request(tmp, **request)
         names = pa.table({"task_index": pa.array(list(tasks.values()), pa.int64()), "task": list(tasks)})
         pq.write_table(names.replace_schema_metadata({"pandas": json.dumps(dict(index_columns=["task"], column_indexes=[], columns=[dict(name=n, field_name=n, pandas_type=t, numpy_type=u, metadata=None) for n, t, u in (("task_index", "int64", "int64"), ("task", "unicode", "object"))], creator=dict(library="pyarrow", version=pa.__version__), pandas_version="2"))}), tmp/"meta"/"tasks.parquet")   # an index, to pandas
     return Path(folder)
@@ -360,16 +362,16 @@ def _demo_part(job):
     kept = [r for r in made if r is not None]
     if not kept: raise BadEpisode(f"the expert failed in all of {len(seeds)} scenes of {family!r}")
     write_part(folder, kept)
-    return len(made) - len(kept)
 
 def demonstrate(folder, episodes:int=300, # of each family
                 families=tuple(FAMILIES), seed:int=300_000, # of the first scene; below 400,000
                 per_part:int=25, workers:int=2, size:int=144, rough:float=.1, progress=True, **kw) -> Path:
     "The expert's demonstrations as a LeRobotDataset; goes on where it was stopped"
     if seed + episodes*len(families) > 400_000: raise ValueError(f"scenes from {seed} on would reach 400,000, where validation begins: take a smaller seed or fewer episodes")
-    folder = Path(folder)
-    if (folder/"meta/info.json").exists(): return folder
+    folder, request = Path(folder), dict(episodes=episodes, families=families, seed=seed, per_part=per_part, size=size, rough=rough) | kw
+    if (folder/"meta/info.json").exists(): same_request(folder, **request); return folder
     parts = folder.parent/f".{folder.name}.parts"
+    same_request(parts, **request)
     jobs = [(parts/f"{i:04d}", f, range(s, min(s + per_part, end)), dict(size=size, rough=rough) | kw) for i, (f, s, end) in
             enumerate((f, s, seed + (k + 1)*episodes) for k, f in enumerate(families) for s in range(seed + k*episodes, seed + (k + 1)*episodes, per_part))]
     todo = [j for j in jobs if not j[0].exists()]
@@ -379,6 +381,6 @@ def demonstrate(folder, episodes:int=300, # of each family
     else:
         with mp.get_context("spawn").Pool(workers) as pool:
             for _ in bar(pool.imap_unordered(_demo_part, todo)): pass
-    assemble([j[0] for j in jobs], folder)
+    assemble([j[0] for j in jobs], folder, request=request)
     shutil.rmtree(parts)
     return folder

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SOLVERS', 'CONDITIONS', 'LONGEST', 'HEADS', 'sample_time', 'between', 'flow_loss', 'integrate', 'straightness',
            'ExpertConfig', 'Look', 'Eye', 'Memory', 'Block', 'time_waves', 'ActionExpert', 'TokenExpert',
-           'tip_in_image', 'BadObservation', 'Sight', 'prepare', 'Moments', 'Driver', 'new_driver', 'MomentCollator',
-           'DriverTrainer', 'train_driver', 'Policy', 'save_policy', 'load_policy', 'evaluate_policy']
+           'tip_in_image', 'BadObservation', 'Sight', 'shrink', 'prepare', 'Moments', 'Driver', 'new_driver',
+           'MomentCollator', 'DriverTrainer', 'train_driver', 'Policy', 'save_policy', 'load_policy', 'evaluate_policy']
 
 # %% ../nbs/03_expert.ipynb #a3000003
 import json, math, multiprocessing as mp
@@ -26,8 +26,8 @@ from .backbone import Collator, prompts
 from .distill import Cached, embed, load_student
 from .episodes import BadEpisode, EpisodeSet, Normalizer, chunk, normalization, read_normalization
 from .evaluate import run_trials, summary, trials_of
-from .records import prompt
-from .runs import Run, SafeTrainer, atomic_folder, find_checkpoint, last_checkpoint, show, weights_hash, wilson
+from .records import Quarantine, prompt
+from .runs import Run, SafeTrainer, atomic_folder, find_checkpoint, fingerprint, last_checkpoint, same_request, show, weights_hash, wilson
 from .world import Scene, Tabletop
 
 # %% ../nbs/03_expert.ipynb #a3000005
@@ -272,6 +272,12 @@ class Sight:
 # %% ../nbs/03_expert.ipynb #a300001c
 LONGEST = 96                             # tokens of a prompt
 
+def shrink(pictures, side): # (n, H, H, 3) uint8 to (n, side, side, 3) uint8
+    "Means of whole blocks of pixels"
+    n, f = pictures.shape[1], pictures.shape[1]//side
+    if n != f*side: raise ValueError(f"pictures of {n} pixels cannot be reduced to {side}")
+    return pictures.reshape(len(pictures), side, f, side, f, 3).mean((2, 4)).astype(np.uint8)
+
 def _prepare_part(job):
     out, data, student, episodes, every, wrist, batch, threads = job
     if threads: torch.set_num_threads(threads)
@@ -287,9 +293,7 @@ def _prepare_part(job):
             if t.mask.shape[1] > LONGEST: raise ValueError(f"a prompt of {t.mask.shape[1]} tokens: at most {LONGEST} are kept")
             pad = lambda x: F.pad(x, (0, 0)*(x.dim() - 2) + (LONGEST - x.shape[1], 0))
             for k, v in dict(scene=pad(t.scene).half(), mask=pad(t.mask).bool(), latents=t.latents.half(), points=t.points.half(), waypoints=t.waypoints.half()).items(): rows[k].append(v)
-        small = r.images["wrist_image"][steps]; f = small.shape[1]//wrist
-        if small.shape[1] % wrist: raise ValueError(f"wrist pictures of {small.shape[1]} pixels cannot be reduced to {wrist}")
-        rows["wrist"].append(torch.tensor(small.reshape(len(small), wrist, f, wrist, f, 3).mean((2, 4)).astype(np.uint8)))
+        rows["wrist"].append(torch.tensor(shrink(r.images["wrist_image"][steps], wrist)))
         rows["episode"].append(torch.full((len(steps),), e)); rows["step"].append(torch.tensor(steps))
     with atomic_folder(out) as tmp:
         save_file({k: torch.cat(v).contiguous() for k, v in rows.items() if v}, tmp/"moments.safetensors"); (tmp/"bad.json").write_text(json.dumps(bad))
@@ -297,6 +301,7 @@ def _prepare_part(job):
 def prepare(folder, data, student, every:int=2, wrist:int=72, per_part:int=50, batch:int=32, workers:int=2, progress=True):
     "What `student` (folder or shipped name) makes of the recordings in `data` (folder of a LeRobotDataset); goes on where it was stopped"
     n, folder = len(EpisodeSet(data)), Path(folder)
+    same_request(folder, student=weights_hash(student), data=fingerprint([(Path(data)/"meta"/"info.json").read_text(), (Path(data)/"meta"/"stats.json").read_text()]), every=every, wrist=wrist, per_part=per_part)
     jobs = [(folder/f"{i:04d}", str(data), str(student), range(at, min(at + per_part, n)), every, wrist, batch, 1 if workers > 1 else None) for i, at in enumerate(range(0, n, per_part))]
     todo = [j for j in jobs if not j[0].exists()]
     bar = lambda it: tqdm(it, total=len(jobs), initial=len(jobs) - len(todo), desc=f"moments, {per_part} episodes a part", disable=not progress)
@@ -316,9 +321,12 @@ class Moments(torch.utils.data.Dataset):
         parts = sorted(p for p in Path(folder).glob("[0-9]*") if (p/"moments.safetensors").exists())
         if not parts: raise FileNotFoundError(f"{folder} holds no moments: `prepare` makes them")
         loaded = [load_file(p/"moments.safetensors") for p in parts]
-        self.all = {k: torch.cat([l[k] for l in loaded]) for k in loaded[0]}
+        self.all = {k: torch.cat([l[k] for l in loaded if l]) for k in next(l for l in loaded if l)}
         self.data, self.think, self.every_look, self.most = EpisodeSet(data), think, every_look, most
         self.bad = [b for p in parts for b in json.loads((p/"bad.json").read_text())]
+        self.student, quarantine = json.loads((Path(folder)/"request.json").read_text())["student"], Quarantine()
+        for _ in self.all["episode"].unique(): quarantine.good()
+        for e, why in self.bad: quarantine.add(f"episode {e}", why)                 # too many stop here
         self.record = {int(e): self.data.read(int(e), cameras=()) for e in self.all["episode"].unique()}
         self.at = {(int(e), int(s)): i for i, (e, s) in enumerate(zip(self.all["episode"], self.all["step"]))}
         self.norm, self.arm = Normalizer(self.data.stats["action"], "q99", "closed is +1"), Normalizer(self.data.stats["observation.state"], "q99")
@@ -413,7 +421,7 @@ class Policy:
     def __init__(self, driver, student, processor, norm:Normalizer, arm:Normalizer, think:str="once", # or 'each'
                  steps:int=4, solver:str="euler", off=(), # conditions to leave out
                  swap=(), # conditions to take from another robot of the batch
-                 seed:int=0, names=("tabletop",), about=None):
+                 seed:int=0, about=None):
         if think not in ("once", "each"): raise ValueError(f"unknown think {think!r}: once or each")
         self.driver, self.sight, self.norm, self.arm, self.think, self.steps, self.solver, self.off, self.swap = driver.eval(), Sight(student, processor), norm, arm, think, steps, solver, tuple(off), tuple(swap)
         self.generator, self.slots, self.about, self.clipped = torch.Generator().manual_seed(seed), {}, about or {}, 0
@@ -447,8 +455,8 @@ class Policy:
             old = self.slots.get(slots[i], {})
             self.slots[slots[i]] = dict(task=tasks[i], latents=t.latents[j], points=t.points[j], waypoints=t.waypoints[j], memory=old.get("memory") if old.get("task") == tasks[i] else None)
         kept = lambda k: torch.stack([self.slots[s][k] for s in slots])
-        states = np.stack([np.asarray(o["state"], float) for o in os]); f = side//c.wrist
-        wrist = np.stack([np.asarray(o["wrist_image"]) for o in os]).reshape(len(os), c.wrist, f, c.wrist, f, 3).mean((2, 4)).astype(np.uint8)
+        states = np.stack([np.asarray(o["state"], float) for o in os])
+        wrist = shrink(np.stack([np.asarray(o["wrist_image"]) for o in os]), c.wrist)
         look = Look(scene, mask.bool(), kept("latents"), kept("points"), kept("waypoints"), torch.tensor(tip_in_image(states)).float(), torch.tensor(self.arm(states)).float(), torch.tensor(wrist).permute(0, 3, 1, 2).float()/255)
         if "memory" in c.use:
             first = self.driver.expert.memory.first.detach()
@@ -476,6 +484,7 @@ class Policy:
 
 def save_policy(folder, policy, student:str, card=""):
     "Expert, statistics, card, and which student it belongs to; the folder appears whole or not at all"
+    if (trained_on := policy.about.get("student_weights")) not in (None, found := weights_hash(student)): raise ValueError(f"the policy was trained on the student {trained_on}; {student} is another ({found})")
     with atomic_folder(folder) as tmp:
         save_file({k: v.detach().cpu().contiguous() for k, v in policy.driver.state_dict().items()}, tmp/"expert.safetensors")
         (tmp/"config.json").write_text(json.dumps(dict(policy="cfm adapter", student=str(student), student_weights=weights_hash(student), expert=asdict(policy.driver.expert.config), head=policy.driver.head, think=policy.think, steps=policy.steps, solver=policy.solver, about=policy.about), indent=1))

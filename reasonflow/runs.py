@@ -6,7 +6,7 @@
 __all__ = ['PRESETS', 'PACKAGES', 'STYLE', 'Preset', 'preset', 'seed_everything', 'wilson', 'bootstrap', 'show', 'asset_folders',
            'find_asset', 'find_checkpoint', 'weights_hash', 'versions', 'hardware', 'commit', 'peak_memory',
            'fingerprint', 'Run', 'read_metrics', 'style', 'smooth', 'report', 'restore', 'atomic_folder', 'flatten',
-           'save_state', 'load_state', 'NonFiniteLoss', 'SafeTrainer', 'last_checkpoint']
+           'save_state', 'load_state', 'same_request', 'NonFiniteLoss', 'SafeTrainer', 'last_checkpoint']
 
 # %% ../nbs/foundations/runs.ipynb #10bb8d8a
 import hashlib, json, math, os, platform, random, shutil, subprocess, sys, time
@@ -108,9 +108,9 @@ def find_checkpoint(name:str) -> str:
     return name
 
 def weights_hash(checkpoint):
-    "Which weights these are: the start of the SHA-256 of a folder's or shipped checkpoint's model.safetensors, or expert.safetensors; None for one on the hub"
-    for path in (Path(find_checkpoint(checkpoint))/f"{name}.safetensors" for name in ("model", "expert")):
-        if path.exists(): return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    "Which weights these are: the start of the SHA-256 of what answers in a folder or shipped checkpoint (model, student's slots and head, expert); None for one on the hub"
+    paths = [p for n in ("model", "student", "expert") if (p := Path(find_checkpoint(checkpoint))/f"{n}.safetensors").exists()]
+    if paths: return hashlib.sha256(b"".join(p.read_bytes() for p in paths)).hexdigest()[:16]
 
 # %% ../nbs/foundations/runs.ipynb #c94390d7
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "mujoco", "gymnasium", "numpy", "nbdev", "papermill", "unsloth")
@@ -305,6 +305,15 @@ def load_state(folder, optimizer=None, scheduler=None):
         optimizer.load_state_dict({"state": state, "param_groups": meta["groups"]})
     if scheduler is not None and meta["scheduler"]: scheduler.load_state_dict(meta["scheduler"])
     return meta
+
+def same_request(folder, **request):
+    "Parts in `folder` are taken up again only if they were made for the same request"
+    path = Path(folder)/"request.json"
+    if path.exists():
+        made = json.loads(path.read_text())
+        other = [k for k in request | made if made.get(k) != json.loads(json.dumps(request.get(k)))]
+        if other: raise ValueError(f"{folder} was made with {', '.join(f'{k} = {made.get(k)!r}' for k in other)}, and now {', '.join(f'{k} = {request.get(k)!r}' for k in other)} is asked for: take another folder, or remove that one")
+    else: path.parent.mkdir(parents=True, exist_ok=True); path.write_text(json.dumps(request))
 
 # %% ../nbs/foundations/runs.ipynb #5ee15fc8
 class NonFiniteLoss(RuntimeError):

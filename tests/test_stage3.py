@@ -51,12 +51,18 @@ def test_moments_go_on_where_they_were_stopped(place, tmp_path, monkeypatch):
     assert all(torch.equal(again.all[k], whole.all[k]) for k in ("episode", "step", "wrist", "mask")) and torch.allclose(again.all["latents"].float(), whole.all["latents"].float(), atol=.02)
 
 @pytest.mark.slow
+def test_moments_of_another_request_are_refused(place):
+    from reasonflow.expert import prepare
+    for more, words in ((dict(every=4), "every = 2, and now every = 4"), (dict(student="tiny-teacher"), "student = ")):
+        with pytest.raises(ValueError, match=words): prepare(place/"moments", place/"demos", more.pop("student", place/"student"), per_part=2, workers=1, progress=False, **more)
+
+@pytest.mark.slow
 def test_broken_films_are_left_out_and_counted(place, tmp_path):
     import shutil
     from reasonflow.expert import prepare
     shutil.copytree(place/"demos", tmp_path/"demos")
     film = next((tmp_path/"demos"/"videos").glob("observation.images.image/*/file-001.mp4")); film.write_bytes(film.read_bytes()[:3000])
-    moments = prepare(tmp_path/"m", tmp_path/"demos", place/"student", per_part=8, workers=1, progress=False)
+    moments = prepare(tmp_path/"m", tmp_path/"demos", place/"student", per_part=2, workers=1, progress=False)          # the second part has nothing good in it
     assert {e for e, _ in moments.bad} == {2, 3} and set(moments.all["episode"].tolist()) == {0, 1} and all("file-001" in why for _, why in moments.bad)
 
 @pytest.mark.slow
@@ -66,7 +72,7 @@ def test_policy_drives_from_a_folder_and_from_the_command_line(place, tmp_path):
     from reasonflow.expert import Moments, Policy, load_policy, save_policy
     from reasonflow.distill import load_student
     moments, (both, processor) = Moments(place/"moments", place/"demos"), load_student(place/"student")
-    save_policy(tmp_path/"policy", Policy(fresh().eval(), both.student, processor, moments.norm, moments.arm), place/"student")
+    save_policy(tmp_path/"policy", Policy(fresh().eval(), both.student, processor, moments.norm, moments.arm, about=dict(student_weights=moments.student)), place/"student")
     r = CliRunner().invoke(app, ["eval", "--checkpoint", str(tmp_path/"policy"), "--suite", "tabletop", "--episodes", "2", "--seed", "400000", "--workers", "1", "--json", str(tmp_path/"out.json")])
     assert r.exit_code == 0, r.output
     record = json.loads((tmp_path/"out.json").read_text())
