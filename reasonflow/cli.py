@@ -123,9 +123,9 @@ def demos(folder: Path = typer.Argument(..., help="where the data set (LeRobotDa
           seed: int = typer.Option(300_000, help="first scene seed; below 400000"), rough: float = typer.Option(.1, min=0, max=.3, help="how much the expert is disturbed"), size: int = 144, workers: int = 2):
     "Let the scripted expert demonstrate; goes on where it was stopped."
     from reasonflow.episodes import EpisodeSet, demonstrate
-    from reasonflow.world import FAMILIES
+    from reasonflow.world import FAMILIES, WORDINGS
     chosen = tuple(f.strip() for f in families.split(",")) if families else tuple(FAMILIES)
-    if wrong := [f for f in chosen if f not in FAMILIES]: _fail(f"unknown family {wrong[0]!r}: choose from {', '.join(FAMILIES)}")
+    if wrong := [f for f in chosen if f not in WORDINGS]: _fail(f"unknown family {wrong[0]!r}: choose from {', '.join(WORDINGS)}")
     try: data = EpisodeSet(demonstrate(folder, episodes, chosen, seed, workers=workers, size=size, rough=rough))
     except (ValueError, FileExistsError) as e: _fail(e)
     console.print(f"{len(data)} episodes, {data.info['total_frames']} steps in {folder}; in {episodes*len(chosen) - len(data)} scenes the expert failed and nothing was kept", highlight=False)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 from .runs import show, wilson
-from .world import FAMILIES, Tabletop
+from .world import FAMILIES, MEMORY, Tabletop
 
 # %% ../nbs/foundations/evaluate.ipynb #e7000005
 class BadAction(ValueError):
@@ -52,10 +52,11 @@ def why_failed(env) -> str:
     if env.task.family == "push to": return "not moved" if shift[t] < .02 else "lifted" if env.peak[t] >= .02 else "pushed elsewhere"
     if env.peak[t] < .03: return "not picked up"
     if env.touching(t, -2): return "still in the gripper"
+    if env.task.family in MEMORY and not env.shown: return "not shown"
     return "dropped" if env.task.family == "pick up" else "put elsewhere"
 
 # %% ../nbs/foundations/evaluate.ipynb #e7000008
-SUITES = {"tabletop": FAMILIES, "held out": FAMILIES}           # 'held out': colour and kind of the target never occurred together in training
+SUITES = {"tabletop": FAMILIES, "held out": FAMILIES, "memory": MEMORY}           # 'held out': colour and kind of the target never occurred together in training; 'memory': the last picture does not say what to do
 
 def trials_of(suite:str="tabletop", episodes:int=200, seed:int=500_000, families=None) -> list: # of `Trial`
     "`episodes` scenes, the families in turn; validation from 400,000, test from 500,000"
@@ -70,7 +71,20 @@ class Robot:
     def __init__(self, trial, size, horizon):
         self.trial, self.env = trial, Tabletop(size, cameras=(), horizon=horizon, family=trial.family, combos="held out" if trial.suite == "held out" else "seen")
         self.env.reset(seed=trial.seed); trial.instruction = self.env.task.instruction(self.env.scene)
+        self.plans = []                                             # (step at which it begins, chunk), the newest last
     def observation(self): return self.env.observation() | {"image": self.env.draw("front"), "wrist_image": self.env.draw("wrist")}
+    def planned(self, horizon=16): # (horizon, 7)
+        "What the newest plan says from now on; NaN where it says nothing"
+        out = np.full((horizon, 7), np.nan)
+        if self.plans: rest = self.plans[-1][1][self.trial.steps - self.plans[-1][0]:]; out[:len(rest)] = rest
+        return out
+    def next_actions(self, chunk, execute, delay=0, ensemble=None): # (execute, 7)
+        "The old plan for as long as the new one takes to arrive, then the new one; or a mean of all plans that speak of a step"
+        now, old = self.trial.steps, self.planned(len(chunk))
+        self.plans = [p for p in self.plans if p[0] + len(p[1]) > now] + [(now, chunk)]
+        if ensemble is None: return np.where((np.arange(len(chunk)) < delay)[:, None] & np.isfinite(old), old, chunk)[:execute]
+        said = [[c[i] for start, c in self.plans if 0 <= (i := now + k - start) < len(c)] for k in range(execute)]          # the oldest first
+        return np.stack([np.average(s, axis=0, weights=np.exp(-ensemble*np.arange(len(s)))) for s in said])
     def follow(self, actions): # True when the episode is over
         t = self.trial
         for a in actions:
@@ -81,19 +95,25 @@ class Robot:
         if over: t.success, t.why = self.env.success(), why_failed(self.env)
         return over
 
-def run_trials(policy, trials, at_once:int=16, execute:int=8, horizon:int=160, size:int=144, watch=None, # called with (robot, chunk) after each chunk: films, figures
+def run_trials(policy, trials, at_once:int=16, execute:int=8, horizon:int=160, size:int=144,
+               delay:int=0, # steps that a chunk takes to arrive, while the one before it is carried on with
+               inpaint:bool=False, # is the policy told of what it will have to go on from? (real-time chunking)
+               ensemble:float|None=None, # mean of all chunks that speak of a step, the n-th oldest weighing e^(−n·ensemble) (ACT: arXiv 2304.13705)
+               watch=None, # called with (robot, chunk) after each chunk: films, figures
                progress=True) -> list: # of `Trial`, filled in
     "Let `policy` drive through all `trials`, `at_once` robots side by side, each carrying out `execute` actions between two looks"
+    if ensemble is not None and delay: raise ValueError("a mean of plans is taken without delay: choose `ensemble` or `delay`")
+    if delay >= execute: raise ValueError(f"delay {delay}: a chunk must arrive before the next look, after {execute} steps")
     todo, robots, done, bar = list(trials)[::-1], {}, [], tqdm(total=len(trials), desc="episodes", disable=not progress)
     while todo or robots:
         fresh = [s for s in range(at_once) if s not in robots][:len(todo)]
         for s in fresh: robots[s] = Robot(todo.pop(), size, horizon)
         if fresh: policy.reset(fresh)
         slots = sorted(robots)
-        chunks, _ = checked_chunks(raw := policy.predict_batch([robots[s].observation() for s in slots], slots), len(slots), execute)
+        chunks, _ = checked_chunks(raw := policy.predict_batch([robots[s].observation() for s in slots], slots, **(dict(planned=np.stack([robots[s].planned() for s in slots]), delay=delay) if inpaint else {})), len(slots), execute)
         for s, chunk, own in zip(slots, chunks, np.asarray(raw)):
             robot = robots[s]; robot.trial.looks += 1; robot.trial.clipped += int((np.abs(own[:execute]) > 1 + 1e-6).sum())
-            over = robot.follow(chunk[:execute])
+            over = robot.follow(robot.next_actions(chunk, execute, delay, ensemble))
             if watch: watch(robot, chunk)
             if over: done.append(robots.pop(s).trial); bar.update(); bar.set_postfix_str(show(wilson(sum(t.success for t in done), len(done)), percent=True))
     bar.close()

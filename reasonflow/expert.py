@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['SOLVERS', 'CONDITIONS', 'LONGEST', 'HEADS', 'sample_time', 'between', 'flow_loss', 'integrate', 'straightness',
-           'ExpertConfig', 'Look', 'Eye', 'Memory', 'Block', 'time_waves', 'ActionExpert', 'TokenExpert',
-           'tip_in_image', 'BadObservation', 'Sight', 'shrink', 'prepare', 'Moments', 'Driver', 'new_driver',
-           'MomentCollator', 'DriverTrainer', 'train_driver', 'Policy', 'save_policy', 'load_policy', 'evaluate_policy']
+           'soft_mask', 'guided', 'ExpertConfig', 'Look', 'Eye', 'Memory', 'Block', 'time_waves', 'ActionExpert',
+           'TokenExpert', 'tip_in_image', 'BadObservation', 'Sight', 'shrink', 'prepare', 'Moments', 'Driver',
+           'new_driver', 'MomentCollator', 'DriverTrainer', 'train_driver', 'Policy', 'save_policy', 'load_policy',
+           'evaluate_policy']
 
 # %% ../nbs/03_expert.ipynb #a3000003
 import json, math, multiprocessing as mp
@@ -74,6 +75,24 @@ def straightness(velocity, noise, steps:int=64) -> float:
     x, vs = noise, []
     for i in range(steps): vs.append(velocity(x, torch.full((len(x),), i/steps, device=x.device, dtype=x.dtype))); x = x + vs[-1]/steps
     return float(((x - noise)**2).sum()/torch.stack([(v**2).sum() for v in vs]).mean())
+
+# %% ../nbs/03_expert.ipynb #a3000061
+def soft_mask(known, delay:int): # (B, H) True where something was planned, to (B, H) in 0..1
+    "How firmly a new chunk is held to the plan: fully for `delay` steps, then less and less (arXiv 2506.07339)"
+    i, end = torch.arange(known.shape[1], device=known.device), known.sum(1, keepdim=True)
+    c = ((end - i)/(end - delay + 1)).clamp(0, 1)
+    return torch.where(i < delay, 1., c*(c.exp() - 1)/(math.e - 1))*known
+
+def guided(velocity, planned, weight, most:float=5.): # (B, H, D), (B, H)
+    "`velocity`, drawn towards what was planned (arXiv 2506.07339)"
+    def v(x, t):
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            own = velocity(x, t); end = x + (1 - t)[:, None, None]*own
+            pull, = torch.autograd.grad(end, x, (weight[..., None]*(planned - end)).detach())
+        strength = ((t**2 + (1 - t)**2)/(t*(1 - t)).clamp(min=1e-6)).clamp(max=most)
+        return own.detach() + strength[:, None, None]*pull
+    return v
 
 # %% ../nbs/03_expert.ipynb #a300000f
 CONDITIONS = ("scene", "latents", "points", "goal", "wrist", "state", "memory")
@@ -208,11 +227,12 @@ class ActionExpert(nn.Module):
         return flow_loss(self(x, t, self.attend(look)), noise, a, real[:, None].expand(-1, draws, -1))
 
     @torch.no_grad()
-    def act(self, look, noise=None, steps:int=4, solver="euler", off=(), generator=None): # (B, H, 7) scaled
-        "A chunk for each look"
+    def act(self, look, noise=None, steps:int=4, solver="euler", off=(), generator=None, planned=None, weight=None): # (B, H, 7) scaled
+        "A chunk for each look; held to `planned` (B, H, 7) as firmly as `weight` (B, H) says"
         attended = self.attend(look, off)
         if noise is None: noise = torch.randn(len(look.state), self.config.horizon, self.config.actions, generator=generator, device=look.state.device)
-        return integrate(lambda x, t: self(x[:, None], t[:, None], attended)[:, 0], noise, steps, solver)
+        velocity = lambda x, t: self(x[:, None], t[:, None], attended)[:, 0]
+        return integrate(velocity if planned is None else guided(velocity, planned, weight), noise, steps, solver)
 
 # %% ../nbs/03_expert.ipynb #a3000041
 class TokenExpert(ActionExpert):
@@ -373,8 +393,9 @@ class Driver(nn.Module):
         return self.expert(x, x.new_zeros(x.shape[:2]), self.expert.attend(look, off))[:, 0]
 
     @torch.no_grad()
-    def act(self, look, noise=None, steps=4, solver="euler", off=()):
-        return self.expert.act(look, noise, steps, solver, off) if self.head in ("flow", "tokens") else self.answer(look, off)
+    def act(self, look, noise=None, steps=4, solver="euler", off=(), **planned):
+        if planned and self.head != "flow": raise ValueError(f"only a flow can be drawn towards a plan; this head is {self.head!r}")
+        return self.expert.act(look, noise, steps, solver, off, **planned) if self.head in ("flow", "tokens") else self.answer(look, off)
 
 def new_driver(config=ExpertConfig(), head="flow", draws=8): return Driver((TokenExpert if head == "tokens" else ActionExpert)(config), head, draws)
 
@@ -468,11 +489,14 @@ class Policy:
             if name == "scene": look.mask = look.mask.roll(1, 0)
         return look
 
-    def predict_batch(self, observations, slots) -> np.ndarray: # (B, 16, 7)
+    def predict_batch(self, observations, slots, planned=None, # (B, 16, 7) what is being carried out from now on, NaN where nothing is
+                      delay:int=0 # steps of it that will be over before the answer arrives
+                     ) -> np.ndarray: # (B, 16, 7)
         "A chunk for each robot"
         look = self.look(observations, slots); c = self.driver.expert.config
         noise = torch.randn(len(slots), c.horizon, c.actions, generator=self.generator)
-        out = self.norm.back(self.driver.act(look, noise, self.steps, self.solver, self.off).double().numpy().clip(-1, 1))
+        known = {} if planned is None else dict(planned=torch.tensor(np.nan_to_num(self.norm(np.nan_to_num(planned)))).float(), weight=soft_mask(torch.tensor(np.isfinite(planned).all(-1)), delay))
+        out = self.norm.back(self.driver.act(look, noise, self.steps, self.solver, self.off, **known).double().numpy().clip(-1, 1))
         out[..., -1] = np.where(out[..., -1] > 0, 1., -1.)                                                # a gripper is open or closed
         if not np.isfinite(out).all(): raise FloatingPointError("the policy's answer is not finite; its weights are damaged, or they belong to another student")
         return out.clip(-1, 1)
@@ -510,11 +534,12 @@ def _drive(job):
 
 def evaluate_policy(name, # folder or shipped name
                     suite:str="tabletop", episodes:int=200, seed:int=500_000, families=None, workers:int=2, per_job:int=20, progress=True,
-                    at_once:int=10, execute:int=8, horizon:int=160, **kw # as for `Policy`: off, swap, think, steps, …
+                    at_once:int=10, loop=None, # as for `run_trials`: execute, horizon, delay, inpaint, ensemble
+                    **kw # as for `Policy`: off, swap, think, steps, …
                    ) -> tuple: # results by name, list of `Trial`
     "Closed loop over fresh scenes"
     trials = trials_of(suite, episodes, seed, families)
-    jobs = [(name, trials[i:i + per_job], kw, dict(at_once=at_once, execute=execute, horizon=horizon), 1 if workers > 1 else None) for i in range(0, len(trials), per_job)]
+    jobs = [(name, trials[i:i + per_job], kw, dict(at_once=at_once) | (loop or {}), 1 if workers > 1 else None) for i in range(0, len(trials), per_job)]
     done, bar = [], tqdm(total=len(trials), desc="episodes", disable=not progress, leave=False)
     def take(results):
         for part in results: done.extend(part); bar.update(len(part)); bar.set_postfix_str(show(wilson(sum(t.success for t in done), len(done)), percent=True))

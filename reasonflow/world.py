@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['COLOURS', 'SIZES', 'KINDS', 'OBJECTS', 'HELD_OUT', 'TABLE_TEXTURES', 'CAMERA', 'AIM', 'REACH', 'OPEN', 'SHUT',
-           'WORDINGS', 'FAMILIES', 'STEP_M', 'STEP_RAD', 'HZ', 'Step', 'FAULTS', 'Kind', 'Thing', 'Look', 'Scene',
-           'model_xml', 'Screen', 'screen', 'Task', 'place_near', 'sample_look', 'sample_task', 'Tabletop',
-           'can_inject', 'expert', 'Rollout', 'roll_out', 'show_at', 'happened']
+           'WORDINGS', 'MEMORY', 'FAMILIES', 'SHOW', 'STEP_M', 'STEP_RAD', 'HZ', 'Step', 'FAULTS', 'Kind', 'Thing',
+           'Look', 'Scene', 'model_xml', 'Screen', 'screen', 'Task', 'place_near', 'sample_look', 'sample_task',
+           'Tabletop', 'can_inject', 'expert', 'Rollout', 'roll_out', 'show_at', 'happened']
 
 # %% ../nbs/foundations/world.ipynb #7ee72688
 import atexit, importlib, math, os, sys
@@ -225,8 +225,10 @@ WORDINGS = {"pick up": ("pick up the {x}", "grab the {x}", "lift the {x}"),
             "put into": ("put the {x} into the {y}", "place the {x} in the {y}", "drop the {x} into the {y}"),
             "stack": ("stack the {x} on the {y}", "put the {x} on top of the {y}"),
             "push to": ("push the {x} to the {y}", "slide the {x} onto the {y}"),
-            "move near": ("move the {x} near the {y}", "bring the {x} next to the {y}")}
-FAMILIES = list(WORDINGS)
+            "move near": ("move the {x} near the {y}", "bring the {x} next to the {y}"),
+            "put back": ("show the {x} and put it back", "lift the {x} to the middle and put it back where it was")}
+MEMORY = ["put back"]                     # what to do cannot be seen in the last picture; never drawn unless asked for
+FAMILIES = [f for f in WORDINGS if f not in MEMORY]
 
 @dataclass(frozen=True)
 class Task:
@@ -245,7 +247,7 @@ class Task:
 def _roles(family):
     "Kinds that may be moved, and kinds they may be moved to (None: no goal)"
     small = [k for k in OBJECTS if KINDS[k].grasp]
-    return {"pick up": (small, None), "put on": (small, ["plate"]),
+    return {"pick up": (small, None), "put back": (small, None), "put on": (small, ["plate"]),
             "put into": ([k for k in small if k not in ("brick", "hammer")], ["bowl"]),
             "stack": (["cube", "can", "cup", "brick"], [k for k in small if KINDS[k].base]),
             "push to": ([k for k in small if KINDS[k].push], ["mat"]),
@@ -256,6 +258,8 @@ def _pick(rng, kinds, taken, combos):
     free = [(c, k) for c in COLOURS for k in kinds if (c, k) not in taken
             and (combos == "all" or ((c, k) in HELD_OUT) == (combos == "held out"))]
     return free[rng.integers(len(free))] if free else None
+
+SHOW = np.array([0, .02])                  # above this point of the table a thing is shown
 
 def place_near(goal, target, gap=.022):
     "Where `target` comes to lie beside `goal`: on the side it came from, `gap` metres apart; (2,)"
@@ -269,6 +273,7 @@ def _clear(things, family):
         spot = place_near(goal, target)
         if np.linalg.norm(target.xy - goal.xy) < target.radius + goal.radius + .10: return False
         return all(np.linalg.norm(o.xy - spot) > o.radius + target.radius + .045 for o in others)
+    if family == "put back": return np.linalg.norm(target.xy - SHOW) > .09          # else it would be back wherever it is shown
     if family == "push to":
         way = goal.xy - target.xy
         length = np.linalg.norm(way)
@@ -289,13 +294,13 @@ def sample_look(rng):
                 (*rng.uniform(-.6, .6, 2).round(3).tolist(), 1.), tuple(rng.uniform(-.02, .02, 3).round(4).tolist()))
 
 def sample_task(seed:int, # equal seeds give equal scenes
-                family:str|None=None, # one of `FAMILIES`; None: any
+                family:str|None=None, # one of `FAMILIES` or `MEMORY`; None: any of `FAMILIES`
                 combos:str="seen", # which colour-kind pairs the *target* may have: 'seen', 'held out' or 'all'
                 jitter:bool=True, # vary table, lamp and camera?
                 n_things:tuple=(4, 5) # how many things lie on the table
                ) -> tuple: # (`Scene`, `Task`)
     "A random scene and something to do in it"
-    if family is not None and family not in FAMILIES: raise ValueError(f"unknown family {family!r}: choose from {', '.join(FAMILIES)}")
+    if family is not None and family not in WORDINGS: raise ValueError(f"unknown family {family!r}: choose from {', '.join(WORDINGS)}")
     rng = np.random.default_rng(seed)
     look = sample_look(rng) if jitter else Look()
     while True:
@@ -382,7 +387,7 @@ class Tabletop(gym.Env):
         self.data.qpos[self._joint[:3]], self.data.qpos[self._finger] = self.command, OPEN - .002
         self._servo(-1.)
         self._advance(20)                                           # let things settle
-        self.steps, self.first, self.peak = 0, self.positions().copy(), np.zeros(len(self.scene.things))
+        self.steps, self.first, self.peak, self.shown = 0, self.positions().copy(), np.zeros(len(self.scene.things)), False
         return self.observation(), self._info()
 
     def _owners(self):
@@ -413,7 +418,9 @@ class Tabletop(gym.Env):
         self._servo(action[6])
         self._advance(round(1/HZ/self.model.opt.timestep))
         self.steps += 1
-        self.peak = np.maximum(self.peak, self.positions()[:, 2] - self.first[:, 2])
+        rise = self.positions()[:, 2] - self.first[:, 2]
+        self.peak = np.maximum(self.peak, rise)
+        self.shown = self.shown or bool(self.task and rise[t := self.task.target] > .04 and np.linalg.norm(self.positions()[t, :2] - SHOW) < .05)
         info = self._info()
         return self.observation(), float(info["success"]), False, self.steps >= self.horizon, info
 
@@ -486,6 +493,7 @@ class Tabletop(Tabletop):
         held, rise = self.touching(t, -2), pos[t, 2] - self.first[t, 2]
         if family == "pick up": return bool(held and rise > .04)
         if held or self.moving(t) > .03: return False
+        if family == "put back": return bool(self.shown and np.linalg.norm(pos[t, :2] - self.first[t, :2]) < .03 and self._on_table(t))
         g = self.task.goal
         goal, off = self.scene.things[g], np.linalg.norm(pos[t, :2] - pos[g, :2])
         if family == "put on": return bool(off < goal.radius and self.touching(t, g) and not self._on_table(t))
@@ -544,7 +552,7 @@ def _distractor(env, graspable):
 def can_inject(env, fault):
     "Does this scene admit `fault`?"
     if fault not in FAULTS: raise ValueError(f"unknown fault {fault!r}: choose from {', '.join(FAULTS)}")
-    if env.task.family in ("pick up", "push to"): return False      # faults are told of tasks that pick and place
+    if env.task.family in ("pick up", "push to", *MEMORY): return False      # faults are told of tasks that pick and place
     if fault in ("wrong object", "collision"): return _distractor(env, fault == "wrong object") is not None
     return True
 
@@ -581,6 +589,9 @@ def expert(env, # a `Tabletop` just reset
     lift = np.array([*p[:2], max(.13, p[2] + .06)])
     yield from _go(env, lift, "lift", 1)
     if family == "pick up" or fault == "wrong order": yield from _wait("hold", 1, 6); return
+    if family == "put back":
+        yield from _go(env, np.array([*SHOW, lift[2]]), "carry", 1)
+        yield from _wait("hold", 1, 6)
     offset = np.zeros(3) if fault in ("missed grasp", "slip") else env.positions()[t] - env.tip
     aim = _aim(env, t, g, family)
     if fault == "misplacement":
@@ -600,8 +611,9 @@ def expert(env, # a `Tabletop` just reset
 # %% ../nbs/foundations/world.ipynb #9b78fc1a
 def _aim(env, t, g, family):
     "Where the centre of thing `t` should be let go (3,)"
-    thing, goal, pos = env.scene.things[t], env.scene.things[g], env.positions()
     foot = env.first[t, 2]                                # height of its centre when it stands on the table
+    if family == "put back": return np.array([*env.first[t, :2], foot + .004])
+    thing, goal, pos = env.scene.things[t], env.scene.things[g], env.positions()
     if family == "move near": return np.array([*place_near(goal, thing), foot + .004])
     deck = {"put on": .006*goal.scale, "put into": .004}.get(family, goal.height/2)
     return np.array([*pos[g, :2], pos[g, 2] + deck + foot + (.012 if family == "put into" else .004)])

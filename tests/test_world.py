@@ -1,8 +1,8 @@
 "The embedded world keeps its promises"
 import numpy as np, pytest
-from reasonflow.world import (FAMILIES, FAULTS, HELD_OUT, Tabletop, can_inject, happened, roll_out, sample_task, show_at)
+from reasonflow.world import (FAMILIES, FAULTS, HELD_OUT, MEMORY, Tabletop, can_inject, happened, roll_out, sample_task, show_at)
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *MEMORY])
 def test_expert_solves(family):
     "40 episodes each here; `python -m reasonflow.bench expert` measures 500"
     env = Tabletop(32, cameras=(), family=family); solved = 0
@@ -31,7 +31,7 @@ def test_held_out_target_only_when_asked():
         assert (t.colour, t.kind) in HELD_OUT
 
 def test_nothing_success_at_the_start():
-    for family in FAMILIES:
+    for family in [*FAMILIES, *MEMORY]:
         env = Tabletop(32, cameras=(), family=family)
         for seed in range(20): assert not env.reset(seed=seed)[1]["success"]
 
