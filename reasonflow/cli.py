@@ -73,13 +73,13 @@ def run(stages: list[str] = typer.Argument(None, help=f"which stages, of {', '.j
     console.print(f"{(time.time() - began)/60:.1f} minutes in all")
 
 # %% ../nbs/cli.ipynb #2ad4551c
-SUITES = ("grounding", "sight", "reasoning", "latent", "tabletop", "held out")
+SUITES = ("grounding", "sight", "reasoning", "latent", "tabletop", "held out", "memory")
 
-def _driving(checkpoint, suite, episodes, seed, workers):
+def _driving(checkpoint, suite, episodes, seed, workers, **conditions):
     "What measures a policy in closed loop: a function that returns results by name"
     from reasonflow.expert import evaluate_policy, load_policy
-    load_policy(checkpoint)                       # errors here, rather than in a process
-    return lambda: evaluate_policy(checkpoint, suite, episodes, seed, workers=workers)[0]
+    load_policy(checkpoint, **conditions)         # errors here, rather than in a process
+    return lambda: evaluate_policy(checkpoint, suite, episodes, seed, workers=workers, **conditions)[0]
 
 def _asking(checkpoint, suite, against, episodes, seed, workers):
     "What measures a model by questions: a function that returns results by name"
@@ -99,27 +99,30 @@ def _asking(checkpoint, suite, against, episodes, seed, workers):
 
 @app.command("eval")
 def evaluate(checkpoint: str = typer.Option(..., help="folder, shipped name (tiny-base, tiny-sft, tiny-warm, tiny-teacher) or hub name"),
-             suite: str = typer.Option("grounding", help="grounding (Stage 1), sight (what only the image can answer), reasoning (Stage 2's teacher), latent (its student), tabletop or held out (a policy in closed loop)"),
+             suite: str = typer.Option("grounding", help="grounding (Stage 1), sight (what only the image can answer), reasoning (Stage 2's teacher), latent (its student), tabletop, held out or memory (a policy in closed loop)"),
              against: str = typer.Option(None, help="reasoning: the checkpoint it started from; latent: its teacher"),
              episodes: int = 500, seed: int = typer.Option(500_000, help="first scene seed, from 400000 (validation) or 500000 (test)"),
+             off: str = typer.Option("", help="a policy's conditions to leave out, by commas: image, instruction, scene, latents, points, goal, wrist, state, memory"),
+             swap: str = typer.Option("", help="conditions to take from another scene instead"),
              json_file: Path = typer.Option(None, "--json", help="where to write the results"), workers: int = 2):
     "Measure a checkpoint on fresh scenes."
     if suite not in SUITES: _fail(f"unknown suite {suite!r}: choose from {', '.join(SUITES)}")
     if seed < 400_000: _fail(f"seed {seed} is a training seed: evaluate on 400000–499999 (validation) or from 500000 (test)")
     if episodes < 1: _fail("--episodes must be at least 1")
+    conditions = {k: [n.strip() for n in v.split(",")] for k, v in (("off", off), ("swap", swap)) if v}
     try: [find_checkpoint(name) for name in (checkpoint, against) if name]            # before the slow imports
     except FileNotFoundError as e: _fail(e)
-    try: measure = _driving(checkpoint, suite, episodes, seed, workers) if suite in ("tabletop", "held out") else _asking(checkpoint, suite, against, episodes, seed, workers)
+    try: measure = _driving(checkpoint, suite, episodes, seed, workers, **conditions) if suite in ("tabletop", "held out", "memory") else _asking(checkpoint, suite, against, episodes, seed, workers)
     except (FileNotFoundError, ValueError, OSError) as e: _fail(e)
     began, results = time.time(), measure()
     for name, r in results.items(): console.print(f"{name:62} {show(r)}", highlight=False)
-    record = dict(checkpoint=Path(checkpoint).name, weights=weights_hash(checkpoint), **({"against": Path(against).name, "against_weights": weights_hash(against)} if against else {}), suite=suite, episodes=episodes, seed=seed, seconds=round(time.time() - began, 1), hardware=hardware(), versions=versions(), results=results)
+    record = dict(checkpoint=Path(checkpoint).name, weights=weights_hash(checkpoint), **({"against": Path(against).name, "against_weights": weights_hash(against)} if against else {}), suite=suite, **conditions, episodes=episodes, seed=seed, seconds=round(time.time() - began, 1), hardware=hardware(), versions=versions(), results=results)
     if json_file: json_file.parent.mkdir(parents=True, exist_ok=True); json_file.write_text(json.dumps(record, indent=1)); console.print(f"written to {json_file}", highlight=False)
 
 # %% ../nbs/cli.ipynb #97cf3d13
 @app.command()
 def demos(folder: Path = typer.Argument(..., help="where the data set (LeRobotDataset v3.0) is to lie"),
-          episodes: int = typer.Option(300, min=1, help="scenes for each family"), families: str = typer.Option("", help="some of the families, with commas; all without"),
+          episodes: int = typer.Option(300, min=1, help="successes for each family"), families: str = typer.Option("", help="some of the families, with commas; all without"),
           seed: int = typer.Option(300_000, help="first scene seed; below 400000"), rough: float = typer.Option(.1, min=0, max=.3, help="how much the expert is disturbed"), size: int = 144, workers: int = 2):
     "Let the scripted expert demonstrate; goes on where it was stopped."
     from reasonflow.episodes import EpisodeSet, demonstrate
@@ -128,7 +131,7 @@ def demos(folder: Path = typer.Argument(..., help="where the data set (LeRobotDa
     if wrong := [f for f in chosen if f not in WORDINGS]: _fail(f"unknown family {wrong[0]!r}: choose from {', '.join(WORDINGS)}")
     try: data = EpisodeSet(demonstrate(folder, episodes, chosen, seed, workers=workers, size=size, rough=rough))
     except (ValueError, FileExistsError) as e: _fail(e)
-    console.print(f"{len(data)} episodes, {data.info['total_frames']} steps in {folder}; in {episodes*len(chosen) - len(data)} scenes the expert failed and nothing was kept", highlight=False)
+    console.print(f"{len(data)} episodes, {data.info['total_frames']} steps in {folder}; in {sum(r['failed_before'] for r in data.rows)} other scenes the expert failed", highlight=False)
 
 # %% ../nbs/cli.ipynb #de932544
 def pins():

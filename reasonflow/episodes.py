@@ -357,23 +357,27 @@ def check_range(actions, # (n, D), some hundreds
 
 # %% ../nbs/foundations/episodes.ipynb #f1000025
 def _demo_part(job):
-    folder, family, seeds, kw = job
-    made = [record(s, family=family, **kw) for s in seeds]
-    kept = [r for r in made if r is not None]
-    if not kept: raise BadEpisode(f"the expert failed in all of {len(seeds)} scenes of {family!r}")
-    write_part(folder, kept)
+    folder, family, wanted, seeds, kw = job
+    kept, failed = [], 0
+    for s in seeds:
+        r = record(s, family=family, **kw)
+        if r is None: failed += 1; continue
+        r.facts["failed_before"], failed = failed, 0
+        kept.append(r)
+        if len(kept) == wanted: return write_part(folder, kept)
+    raise BadEpisode(f"the expert succeeded in {len(kept)} of {len(seeds)} scenes of {family!r}; {wanted} were wanted")
 
-def demonstrate(folder, episodes:int=300, # of each family
+def demonstrate(folder, episodes:int=300, # of each family, all successes
                 families=tuple(FAMILIES), seed:int=300_000, # of the first scene; below 400,000
                 per_part:int=25, workers:int=2, size:int=144, rough:float=.1, progress=True, **kw) -> Path:
     "The expert's demonstrations as a LeRobotDataset; goes on where it was stopped"
-    if seed + episodes*len(families) > 400_000: raise ValueError(f"scenes from {seed} on would reach 400,000, where validation begins: take a smaller seed or fewer episodes")
+    if seed + 2*episodes*len(families) > 400_000: raise ValueError(f"two scenes for each episode are set aside, and from {seed} on they would reach 400,000, where validation begins: take a smaller seed or fewer episodes")
     folder, request = Path(folder), dict(episodes=episodes, families=families, seed=seed, per_part=per_part, size=size, rough=rough) | kw
     if (folder/"meta/info.json").exists(): same_request(folder, **request); return folder
     parts = folder.parent/f".{folder.name}.parts"
     same_request(parts, **request)
-    jobs = [(parts/f"{i:04d}", f, range(s, min(s + per_part, end)), dict(size=size, rough=rough) | kw) for i, (f, s, end) in
-            enumerate((f, s, seed + (k + 1)*episodes) for k, f in enumerate(families) for s in range(seed + k*episodes, seed + (k + 1)*episodes, per_part))]
+    jobs = [(parts/f"{i:04d}", f, n, range(s, s + 2*n), dict(size=size, rough=rough) | kw) for i, (f, n, s) in
+            enumerate((f, min(per_part, episodes - at), seed + 2*(k*episodes + at)) for k, f in enumerate(families) for at in range(0, episodes, per_part))]
     todo = [j for j in jobs if not j[0].exists()]
     bar = lambda it: tqdm(it, total=len(jobs), initial=len(jobs) - len(todo), desc=f"demonstrations, {per_part} a part", disable=not progress)
     if workers == 1 or len(todo) < 2:

@@ -7,10 +7,10 @@ __all__ = ['SOLVERS', 'CONDITIONS', 'LONGEST', 'HEADS', 'sample_time', 'between'
            'soft_mask', 'guided', 'ExpertConfig', 'Look', 'Eye', 'Memory', 'Block', 'time_waves', 'ActionExpert',
            'TokenExpert', 'tip_in_image', 'BadObservation', 'Sight', 'shrink', 'prepare', 'Moments', 'Driver',
            'new_driver', 'MomentCollator', 'DriverTrainer', 'train_driver', 'Policy', 'save_policy', 'load_policy',
-           'evaluate_policy']
+           'evaluate_policy', 'tabulate']
 
 # %% ../nbs/03_expert.ipynb #a3000003
-import json, math, multiprocessing as mp
+import csv, json, math, multiprocessing as mp
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -203,10 +203,11 @@ class ActionExpert(nn.Module):
                 "goal": lambda: self.goal(torch.cat([look.waypoints[:, -1] - look.tip, delta(look.waypoints), delta(look.points)], 1))[:, None]}
         return {k: make[k]() + self.kind[k] for k in self.config.use}
 
-    def attend(self, look, off=()): # keys of every block, and masks (B, N)
-        "All that the flow needs of a look, computed once; conditions in `off` are not there"
+    def attend(self, look, off=(), swap=()): # keys of every block, and masks (B, N)
+        "All that the flow needs of a look, computed once; conditions in `off` are not there, those in `swap` are another look's of the batch"
         tokens = self.tokens(look)
         seen = {k: (look.mask if k == "scene" else torch.ones(t.shape[:2], dtype=torch.bool, device=t.device)) & (k not in off) for k, t in tokens.items()}
+        for k in swap: tokens[k], seen[k] = tokens[k].roll(1, 0), seen[k].roll(1, 0)
         out = []
         for i, block in enumerate(self.blocks):
             names = [k for k in tokens if k != "goal" or i == 0]
@@ -227,9 +228,9 @@ class ActionExpert(nn.Module):
         return flow_loss(self(x, t, self.attend(look)), noise, a, real[:, None].expand(-1, draws, -1))
 
     @torch.no_grad()
-    def act(self, look, noise=None, steps:int=4, solver="euler", off=(), generator=None, planned=None, weight=None): # (B, H, 7) scaled
+    def act(self, look, noise=None, steps:int=4, solver="euler", off=(), swap=(), generator=None, planned=None, weight=None): # (B, H, 7) scaled
         "A chunk for each look; held to `planned` (B, H, 7) as firmly as `weight` (B, H) says"
-        attended = self.attend(look, off)
+        attended = self.attend(look, off, swap)
         if noise is None: noise = torch.randn(len(look.state), self.config.horizon, self.config.actions, generator=generator, device=look.state.device)
         velocity = lambda x, t: self(x[:, None], t[:, None], attended)[:, 0]
         return integrate(velocity if planned is None else guided(velocity, planned, weight), noise, steps, solver)
@@ -259,8 +260,8 @@ class TokenExpert(ActionExpert):
         return (e*real).sum()/real.sum()
 
     @torch.no_grad()
-    def act(self, look, noise=None, steps=None, solver=None, off=(), generator=None): # the likeliest token each time
-        attended, ids = self.attend(look, off), torch.zeros(len(look.state), 0, dtype=torch.long, device=look.state.device)
+    def act(self, look, noise=None, steps=None, solver=None, off=(), swap=(), generator=None): # the likeliest token each time
+        attended, ids = self.attend(look, off, swap), torch.zeros(len(look.state), 0, dtype=torch.long, device=look.state.device)
         for _ in range(self.config.horizon*self.config.actions): ids = torch.cat([ids, self.logits(ids, attended)[:, -1:].argmax(-1)], 1)
         return self.from_bins(ids).unflatten(1, (self.config.horizon, self.config.actions))
 
@@ -299,7 +300,7 @@ def shrink(pictures, side): # (n, H, H, 3) uint8 to (n, side, side, 3) uint8
     return pictures.reshape(len(pictures), side, f, side, f, 3).mean((2, 4)).astype(np.uint8)
 
 def _prepare_part(job):
-    out, data, student, episodes, every, wrist, batch, threads = job
+    out, data, student, episodes, every, think, wrist, batch, threads = job
     if threads: torch.set_num_threads(threads)
     data, (both, processor) = EpisodeSet(data), load_student(student)
     sight, rows, bad = Sight(both.student, processor), {k: [] for k in ("scene", "mask", "latents", "points", "waypoints", "wrist", "episode", "step")}, []
@@ -309,20 +310,26 @@ def _prepare_part(job):
         steps = np.arange(0, len(r), every)
         for at in range(0, len(steps), batch):
             some = steps[at:at + batch]
-            t = sight.think(r.images["image"][some], [r.task]*len(some))
-            if t.mask.shape[1] > LONGEST: raise ValueError(f"a prompt of {t.mask.shape[1]} tokens: at most {LONGEST} are kept")
+            images, tasks = r.images["image"][some], [r.task]*len(some)
+            if think == "each": t = sight.think(images, tasks); scene, mask = t.scene, t.mask
+            else:
+                if at == 0: t = sight.think(images[:1], tasks[:1])
+                scene, mask = sight.scene(images, tasks)
+            if mask.shape[1] > LONGEST: raise ValueError(f"a prompt of {mask.shape[1]} tokens: at most {LONGEST} are kept")
             pad = lambda x: F.pad(x, (0, 0)*(x.dim() - 2) + (LONGEST - x.shape[1], 0))
-            for k, v in dict(scene=pad(t.scene).half(), mask=pad(t.mask).bool(), latents=t.latents.half(), points=t.points.half(), waypoints=t.waypoints.half()).items(): rows[k].append(v)
+            for k, v in dict(scene=pad(scene).half(), mask=pad(mask).bool()).items(): rows[k].append(v)
+            for k in ("latents", "points", "waypoints"): rows[k].append(getattr(t, k).half().expand(len(some), -1, -1))
         rows["wrist"].append(torch.tensor(shrink(r.images["wrist_image"][steps], wrist)))
         rows["episode"].append(torch.full((len(steps),), e)); rows["step"].append(torch.tensor(steps))
     with atomic_folder(out) as tmp:
         save_file({k: torch.cat(v).contiguous() for k, v in rows.items() if v}, tmp/"moments.safetensors"); (tmp/"bad.json").write_text(json.dumps(bad))
 
-def prepare(folder, data, student, every:int=2, wrist:int=72, per_part:int=50, batch:int=32, workers:int=2, progress=True):
+def prepare(folder, data, student, every:int=2, think:str="once", # or 'each': at every look, which takes twice as long
+            wrist:int=72, per_part:int=50, batch:int=32, workers:int=2, progress=True):
     "What `student` (folder or shipped name) makes of the recordings in `data` (folder of a LeRobotDataset); goes on where it was stopped"
     n, folder = len(EpisodeSet(data)), Path(folder)
-    same_request(folder, student=weights_hash(student), data=fingerprint([(Path(data)/"meta"/"info.json").read_text(), (Path(data)/"meta"/"stats.json").read_text()]), every=every, wrist=wrist, per_part=per_part)
-    jobs = [(folder/f"{i:04d}", str(data), str(student), range(at, min(at + per_part, n)), every, wrist, batch, 1 if workers > 1 else None) for i, at in enumerate(range(0, n, per_part))]
+    same_request(folder, student=weights_hash(student), data=fingerprint([(Path(data)/"meta"/"info.json").read_text(), (Path(data)/"meta"/"stats.json").read_text()]), every=every, think=think, wrist=wrist, per_part=per_part)
+    jobs = [(folder/f"{i:04d}", str(data), str(student), range(at, min(at + per_part, n)), every, think, wrist, batch, 1 if workers > 1 else None) for i, at in enumerate(range(0, n, per_part))]
     todo = [j for j in jobs if not j[0].exists()]
     bar = lambda it: tqdm(it, total=len(jobs), initial=len(jobs) - len(todo), desc=f"moments, {per_part} episodes a part", disable=not progress)
     if workers == 1 or len(todo) < 2:
@@ -344,7 +351,9 @@ class Moments(torch.utils.data.Dataset):
         self.all = {k: torch.cat([l[k] for l in loaded if l]) for k in next(l for l in loaded if l)}
         self.data, self.think, self.every_look, self.most = EpisodeSet(data), think, every_look, most
         self.bad = [b for p in parts for b in json.loads((p/"bad.json").read_text())]
-        self.student, quarantine = json.loads((Path(folder)/"request.json").read_text())["student"], Quarantine()
+        made, quarantine = json.loads((Path(folder)/"request.json").read_text()), Quarantine()
+        if think == "each" and made["think"] != "each": raise ValueError(f"{folder} was made with one thought for each episode: `prepare(…, think='each')` makes one for each look")
+        self.student = made["student"]
         for _ in self.all["episode"].unique(): quarantine.good()
         for e, why in self.bad: quarantine.add(f"episode {e}", why)                 # too many stop here
         self.record = {int(e): self.data.read(int(e), cameras=()) for e in self.all["episode"].unique()}
@@ -388,14 +397,14 @@ class Driver(nn.Module):
         e = self.answer(look) - actions
         return ((e.abs() if self.head == "l1" else e**2)*real[..., None]).sum()/(real.sum()*actions.shape[-1])
 
-    def answer(self, look, off=()): # (B, H, 7): regression asks once, at nothing and at time 0
+    def answer(self, look, off=(), swap=()): # (B, H, 7): regression asks once, at nothing and at time 0
         x = look.state.new_zeros(len(look.state), 1, self.expert.config.horizon, self.expert.config.actions)
-        return self.expert(x, x.new_zeros(x.shape[:2]), self.expert.attend(look, off))[:, 0]
+        return self.expert(x, x.new_zeros(x.shape[:2]), self.expert.attend(look, off, swap))[:, 0]
 
     @torch.no_grad()
-    def act(self, look, noise=None, steps=4, solver="euler", off=(), **planned):
+    def act(self, look, noise=None, steps=4, solver="euler", off=(), swap=(), **planned):
         if planned and self.head != "flow": raise ValueError(f"only a flow can be drawn towards a plan; this head is {self.head!r}")
-        return self.expert.act(look, noise, steps, solver, off, **planned) if self.head in ("flow", "tokens") else self.answer(look, off)
+        return self.expert.act(look, noise, steps, solver, off, swap, **planned) if self.head in ("flow", "tokens") else self.answer(look, off, swap)
 
 def new_driver(config=ExpertConfig(), head="flow", draws=8): return Driver((TokenExpert if head == "tokens" else ActionExpert)(config), head, draws)
 
@@ -440,12 +449,14 @@ def train_driver(driver, moments, run, steps:int, batch:int=64, lr:float=1e-3, s
 class Policy:
     "Pictures, an instruction and a state to sixteen actions in the environment's units"
     def __init__(self, driver, student, processor, norm:Normalizer, arm:Normalizer, think:str="once", # or 'each'
-                 steps:int=4, solver:str="euler", off=(), # conditions to leave out
-                 swap=(), # conditions to take from another robot of the batch
+                 steps:int=4, solver:str="euler", off=(), # of CONDITIONS, 'image' and 'instruction': leave out (a grey picture; "move")
+                 swap=(), # likewise: take from another robot that is driven at the same time
                  seed:int=0, about=None):
         if think not in ("once", "each"): raise ValueError(f"unknown think {think!r}: once or each")
+        known = (*driver.expert.config.use, "image", "instruction")
+        if wrong := [k for k in (*off, *swap) if k not in known]: raise ValueError(f"unknown condition {wrong[0]!r}: this policy has {', '.join(known)}")
         self.driver, self.sight, self.norm, self.arm, self.think, self.steps, self.solver, self.off, self.swap = driver.eval(), Sight(student, processor), norm, arm, think, steps, solver, tuple(off), tuple(swap)
-        self.generator, self.slots, self.about, self.clipped = torch.Generator().manual_seed(seed), {}, about or {}, 0
+        self.generator, self.slots, self.about, self.spare = torch.Generator().manual_seed(seed), {}, about or {}, {}
 
     def reset(self, slots=(0,)):
         "Forget plan and memory of these robots"
@@ -467,6 +478,10 @@ class Policy:
         c, side = self.driver.expert.config, self.about.get("image", 144)
         os = [self.checked(o, side) for o in observations]
         images, tasks = [o["image"] for o in os], [o["instruction"] for o in os]
+        if "image" in self.off: images = [np.full_like(i, 128) for i in images]
+        if "instruction" in self.off: tasks = ["move"]*len(os)
+        if "image" in self.swap: images = images[-1:] + images[:-1]
+        if "instruction" in self.swap: tasks = tasks[-1:] + tasks[:-1]
         new = [i for i, (s, t) in enumerate(zip(slots, tasks)) if self.think == "each" or s not in self.slots or self.slots[s]["task"] != t]       # a changed instruction is thought about anew
         if len(new) == len(os): t = self.sight.think(images, tasks); scene, mask = t.scene, t.mask
         else:
@@ -483,20 +498,21 @@ class Policy:
             first = self.driver.expert.memory.first.detach()
             look.memory = torch.stack([first if self.slots[s]["memory"] is None else self.slots[s]["memory"] for s in slots])
             for s, m in zip(slots, self.driver.expert.remember(look)): self.slots[s]["memory"] = m
-        for name in self.swap:
-            field = {"goal": "waypoints"}.get(name, name)
-            setattr(look, field, getattr(look, field).roll(1, 0))
-            if name == "scene": look.mask = look.mask.roll(1, 0)
         return look
 
     def predict_batch(self, observations, slots, planned=None, # (B, 16, 7) what is being carried out from now on, NaN where nothing is
                       delay:int=0 # steps of it that will be over before the answer arrives
                      ) -> np.ndarray: # (B, 16, 7)
         "A chunk for each robot"
+        if self.swap:                                                                                     # the last robot still at work is given what another one saw last
+            if len(slots) == 1:
+                if slots[0] not in self.spare: raise ValueError("swapped conditions come from another robot: drive at least two at once")
+                return self.predict_batch([*observations, self.spare[slots[0]]], [*slots, "spare"])[:1]
+            self.spare |= {s: o for s, o in zip(slots, [observations[-1], *observations[:-1]])}
         look = self.look(observations, slots); c = self.driver.expert.config
         noise = torch.randn(len(slots), c.horizon, c.actions, generator=self.generator)
         known = {} if planned is None else dict(planned=torch.tensor(np.nan_to_num(self.norm(np.nan_to_num(planned)))).float(), weight=soft_mask(torch.tensor(np.isfinite(planned).all(-1)), delay))
-        out = self.norm.back(self.driver.act(look, noise, self.steps, self.solver, self.off, **known).double().numpy().clip(-1, 1))
+        out = self.norm.back(self.driver.act(look, noise, self.steps, self.solver, *[[k for k in ks if k in c.use] for ks in (self.off, self.swap)], **known).double().numpy().clip(-1, 1))
         out[..., -1] = np.where(out[..., -1] > 0, 1., -1.)                                                # a gripper is open or closed
         if not np.isfinite(out).all(): raise FloatingPointError("the policy's answer is not finite; its weights are damaged, or they belong to another student")
         return out.clip(-1, 1)
@@ -549,3 +565,18 @@ def evaluate_policy(name, # folder or shipped name
     bar.close()
     done.sort(key=lambda t: t.seed)
     return summary(done), done
+
+def tabulate(table, # CSV with a row for each case, seed of the scenes and group of families
+             cases, # {what the row says: (policy, keyword arguments of `evaluate_policy`)}
+             suite:str="tabletop", episodes:int=200, seed:int=500_000, **more) -> list: # rows
+    "Measure the cases that `table` lacks, all in the same scenes; returns its rows"
+    table, columns = Path(table), ["case", "weights", "suite", "seed", "what", "value", "low", "high", "n"]
+    if not table.exists(): table.parent.mkdir(parents=True, exist_ok=True); table.write_text(",".join(columns) + "\n")
+    with open(table) as f: rows = list(csv.DictReader(f))
+    for case, (name, kw) in cases.items():
+        if any((r["case"], r["weights"], r["suite"], r["seed"]) == (case, weights_hash(name), suite, str(seed)) for r in rows): continue
+        results, _ = evaluate_policy(name, suite, episodes, seed, **more | kw)
+        new = [dict(zip(columns, map(str, (case, weights_hash(name), suite, seed, what, *(r[k] for k in ("value", "low", "high", "n")))))) for what, r in results.items()]
+        with open(table, "a") as f: csv.DictWriter(f, columns).writerows(new)                       # all of a case or nothing
+        rows += new
+    return rows

@@ -53,7 +53,7 @@ def test_moments_go_on_where_they_were_stopped(place, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_moments_of_another_request_are_refused(place):
     from reasonflow.expert import prepare
-    for more, words in ((dict(every=4), "every = 2, and now every = 4"), (dict(student="tiny-teacher"), "student = ")):
+    for more, words in ((dict(every=4), "every = 2, and now every = 4"), (dict(think="each"), "think = "), (dict(student="tiny-teacher"), "student = ")):
         with pytest.raises(ValueError, match=words): prepare(place/"moments", place/"demos", more.pop("student", place/"student"), per_part=2, workers=1, progress=False, **more)
 
 @pytest.mark.slow
