@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'console', 'NOTEBOOKS', 'SUITES', 'notebooks_folder', 'run_notebook', 'results_table', 'run', 'evaluate',
-           'demos', 'pins', 'check_machine', 'doctor', 'main', 'reasoning_table', 'readme_table', 'readme_figure',
-           'readme']
+           'demos', 'pins', 'check_machine', 'doctor', 'main', 'reasoning_table', 'latent_table', 'policy_table',
+           'readme_table', 'readme_figure', 'readme']
 
 # %% ../nbs/cli.ipynb #e429bea0
 import importlib.util, json, os, platform, shutil, subprocess, sys, time
@@ -19,7 +19,7 @@ from .runs import PRESETS, find_checkpoint, hardware, preset as get_preset, show
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="ReasonFlow: a robot policy that reasons, built notebook by notebook.")
 console = Console(force_jupyter=False)
-NOTEBOOKS = {"base": "00_base", "sft": "01_sft", "grpo": "02_grpo", "distill": "02_distill"}     # stages in the order in which they build on each other
+NOTEBOOKS = {"base": "00_base", "sft": "01_sft", "grpo": "02_grpo", "distill": "02_distill", "expert": "03_expert"}     # stages in the order in which they build on each other
 
 def _fail(message): console.print(f"[red]error:[/red] {message}", highlight=False); raise typer.Exit(2)
 
@@ -98,7 +98,7 @@ def _asking(checkpoint, suite, against, episodes, seed, workers):
     return lambda: {f"{kind}, {k}": r for kind, row in sight(model, processor, look_around(range(seed, seed + episodes), side, workers)).items() for k, r in row.items()}
 
 @app.command("eval")
-def evaluate(checkpoint: str = typer.Option(..., help="folder, shipped name (tiny-base, tiny-sft, tiny-warm, tiny-teacher) or hub name"),
+def evaluate(checkpoint: str = typer.Option(..., help="folder, shipped name (tiny-base, tiny-sft, tiny-warm, tiny-teacher, tiny-student) or hub name"),
              suite: str = typer.Option("grounding", help="grounding (Stage 1), sight (what only the image can answer), reasoning (Stage 2's teacher), latent (its student), tabletop, held out or memory (a policy in closed loop)"),
              against: str = typer.Option(None, help="reasoning: the checkpoint it started from; latent: its teacher"),
              episodes: int = 500, seed: int = typer.Option(500_000, help="first scene seed, from 400000 (validation) or 500000 (test)"),
@@ -166,7 +166,7 @@ def check_machine():
         env = Tabletop(size=32); env.reset(seed=0)
         rows.append(("Renderer", "ok", os.environ.get("MUJOCO_GL") or type(__import__("reasonflow.world", fromlist=["screen"]).screen(32).gl).__module__))
     except Exception as e: rows.append(("Renderer", "missing", str(e)))
-    for name in ("tiny-base", "tiny-sft", "tiny-warm", "tiny-teacher"):
+    for name in ("tiny-base", "tiny-sft", "tiny-warm", "tiny-teacher", "tiny-student"):
         try: rows.append((name, "ok", find_checkpoint(name)))
         except FileNotFoundError as e: rows.append((name, "missing", str(e)))
     return rows
@@ -192,6 +192,35 @@ def reasoning_table() -> str: # markdown
     for one in record["seeds"]:
         r, c = one["results"], one["control"]
         rows.append(f"| {one['seed']} | {r['reward, before']['value']:.3f} → {r['reward']['value']:.3f} | {span(r['reward, change'], '+.3f')} | {span(r['reward, change, hard'], '+.3f')} | {span(c['reward, change'], '+.3f')} | {span(r['waypoint error, change'], '+.1f')} | {r['resolved, hard, before']['value']:.0%} → {r['resolved, hard']['value']:.0%} ({c['resolved, hard']['value']:.0%}) | {r['valid']['value']:.1%} | {r['reward, change']['n']} |")
+    return "\n".join(rows)
+
+def latent_table() -> str: # markdown
+    "Stage 2's student as the README shows it, by seed, with and without the bottleneck"
+    from reasonflow.runs import find_asset
+    record = json.loads(find_asset("results/tiny-student-seeds.json").read_text())
+    span = lambda r: f"{r['value']:.3g} [{r['low']:.3g}, {r['high']:.3g}]"
+    error = "waypoint error / constant, all, "
+    rows = ["| student | error / constant | teacher, in words | student ÷ teacher | latents zeroed ÷ as is | latents of another scene ÷ as is | n |", "|" + "---|"*7]
+    for title, group in (("seed {seed}, {steps} steps", "seeds"), ("seed {seed}, {steps} steps, without the bottleneck", "open")):
+        for one in record[group]:
+            r = one["results"]
+            rows.append(f"| {title.format(**one)} | {span(r[error + 'as it is'])} | {span(record['results'][error + 'the teacher, in words'])} | {span(r['waypoint error, student / the teacher, in words'])} | {span(r['latents zeroed / as it is'])} | {span(r['latents of another scene / as it is'])} | {r[error + 'as it is']['n']} |")
+    ms = lambda way: f"{(r := record['results'][f'milliseconds per answer, {way}'])['value']:.0f} [{r['low']:.0f}, {r['high']:.0f}]"
+    return "\n".join(rows) + f"\n\nMilliseconds per answer, one at a time on two cores: {ms('in six vectors')} in six vectors, {ms('at once')} as text without a thought, {ms('in words')} in words (n {record['results']['milliseconds per answer, in words']['n']})."
+
+def policy_table() -> str: # markdown
+    "Stage 3's policy as the README shows it: success in closed loop, and what it loses without each condition"
+    import csv
+    from reasonflow.runs import find_asset
+    with open(find_asset("results/tiny-policy.csv")) as f: table = list(csv.DictReader(f))
+    rows = ["| `tiny-policy` | success at the end of the episode | 95 % interval | n |", "|---|---|---|---|"]
+    for case, suite, what in dict.fromkeys((r["case"], r["suite"], r["what"]) for r in table if r["what"].startswith("success, ")):
+        if case != "tiny-policy" and what != "success, all but stack": continue
+        if what == "success, all" or case == "tiny-policy" and suite != "tabletop" and what != "success, all but stack": continue
+        r = next(r for r in table if (r["case"], r["suite"], r["what"]) == (case, suite, what))
+        how = {"off": "without {}", "swap": "another robot's {}", "head": "another head: {}"}
+        words = what.removeprefix("success, ") if case == "tiny-policy" else (how[case.split(": ")[0]].format(case.split(": ")[1]) if ": " in case else case) + ", " + what.removeprefix("success, ")
+        rows.append(f"| {words}{'' if suite == 'tabletop' else f' ({suite})'} | {float(r['value']):.0%} | {float(r['low']):.0%} – {float(r['high']):.0%} | {r['n']} |")
     return "\n".join(rows)
 
 def readme_table() -> str: # markdown
@@ -230,7 +259,7 @@ def readme():
     import re
     root = notebooks_folder().parent
     page = (root/"README.md").read_text()
-    for name, table in (("results", readme_table), ("reasoning", reasoning_table)): page = re.sub(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", lambda m: m[1] + table() + m[2], page, flags=re.S)
+    for name, table in (("results", readme_table), ("reasoning", reasoning_table), ("latent", latent_table), ("policy", policy_table)): page = re.sub(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", lambda m: m[1] + table() + m[2], page, flags=re.S)
     (root/"README.md").write_text(page)
     readme_figure(root/"assets"/"figures"/"before_after.png")
 

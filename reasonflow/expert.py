@@ -143,19 +143,18 @@ class Memory(nn.Module):
 
 # %% ../nbs/03_expert.ipynb #a3000010
 class Block(nn.Module):
-    "Actions look at each other, then at the conditions; how loudly each part speaks depends on the time (DiT: arXiv 2212.09748)"
+    "Actions look at each other, then at the conditions; how loudly each part speaks depends on the time (DiT: arXiv 2212.09748; one reading of the time for all blocks: PixArt-α, arXiv 2310.00426)"
     def __init__(self, width, heads):
         super().__init__()
         self.heads, self.norms = heads, nn.ModuleList(nn.LayerNorm(width, elementwise_affine=False) for _ in range(3))
         self.qkv, self.q, self.kv, self.out, self.out_cross = nn.Linear(width, 3*width), nn.Linear(width, width), nn.Linear(width, 2*width), nn.Linear(width, width), nn.Linear(width, width)
-        self.ff, self.time = nn.Sequential(nn.Linear(width, 4*width), nn.GELU("tanh"), nn.Linear(4*width, width)), nn.Linear(width, 9*width)
-        nn.init.zeros_(self.time.weight); nn.init.zeros_(self.time.bias)           # every block begins as the identity
+        self.ff, self.own = nn.Sequential(nn.Linear(width, 4*width), nn.GELU("tanh"), nn.Linear(4*width, width)), nn.Parameter(torch.zeros(9*width))
 
     def split(self, x): return x.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
     def keys(self, context): return [self.split(x) for x in self.kv(context).chunk(2, -1)]         # (B, N, width) to two of (B, heads, N, width/heads)
 
-    def forward(self, x, t, keys, mask, causal=False): # (B, R, H, width), (B, R, width), keys and mask (B, N) of B looks; each look serves R draws
-        parts = self.time(F.silu(t))[:, :, None].chunk(9, -1)
+    def forward(self, x, t, keys, mask, causal=False): # (B, R, H, width), (B, R, 9 width), keys and mask (B, N) of B looks; each look serves R draws
+        parts = (t + self.own)[:, :, None].chunk(9, -1)
         shaped = lambda i: self.norms[i](x)*(1 + parts[3*i + 1]) + parts[3*i]
         joined = lambda y: y.transpose(-3, -2).flatten(-2)
         q, k, v = (self.split(y) for y in self.qkv(shaped(0)).chunk(3, -1))
@@ -187,9 +186,9 @@ class ActionExpert(nn.Module):
         if "memory" in c.use: self.memory = Memory(c.memory, c.width, c.heads)
         self.kind = nn.ParameterDict({k: nn.Parameter(.02*torch.randn(c.width)) for k in c.use})
         self.enter, self.place = nn.Linear(c.actions, c.width), nn.Parameter(.02*torch.randn(c.horizon, c.width))
-        self.clock = nn.Sequential(nn.Linear(c.width, c.width), nn.SiLU(), nn.Linear(c.width, c.width))
+        self.clock = nn.Sequential(nn.Linear(c.width, c.width), nn.SiLU(), nn.Linear(c.width, 9*c.width))
         self.blocks, self.norm, self.leave = nn.ModuleList(Block(c.width, c.heads) for _ in range(c.layers)), nn.LayerNorm(c.width), nn.Linear(c.width, c.actions)
-        nn.init.zeros_(self.leave.weight); nn.init.zeros_(self.leave.bias)
+        for layer in (self.clock[-1], self.leave): nn.init.zeros_(layer.weight); nn.init.zeros_(layer.bias)      # every block begins as the identity
 
     def remember(self, look): # (B, N, width) or None
         "What is kept after this look"

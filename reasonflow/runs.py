@@ -32,11 +32,13 @@ PRESETS = {p.name: p for p in [
     Preset("smoke", "smoke", 72, "short", 2,
            {"base": dict(scenes=24, vision_steps=6, steps=6, batch=8, lr=1e-3), "sft": dict(episodes=8, steps=6, batch=8, lr=1e-3, eval=8),
             "grpo": dict(start="tiny-sft", episodes=4, warm_steps=2, warm_batch=4, warm_lr=9e-4, steps=2, eval=4, train=dict(prompts=2, group=2, lr=2e-4, max_length=64)),
-            "distill": dict(start="tiny-teacher", teacher="tiny-teacher", episodes=4, group=2, steps=3, batch=2, lr=9e-4, eval=4, bottleneck=True)}),
+            "distill": dict(start="tiny-teacher", teacher="tiny-teacher", episodes=4, group=2, steps=3, batch=2, lr=9e-4, eval=4, bottleneck=True),
+            "expert": dict(student="tiny-student", families=("pick up",), episodes=2, every=8, steps=3, batch=4, draws=2, lr=1.5e-3, eval=2)}),
     Preset("tiny", "tiny-base", 144, "short", 3,
            {"base": dict(scenes=220, vision_steps=30, steps=15, batch=32, lr=1.5e-3), "sft": dict(episodes=300, steps=220, batch=24, lr=1.4e-3, eval=60, lean=.7, frozen_eyes=True),
             "grpo": dict(start="tiny-warm", episodes=160, warm_steps=0, warm_batch=24, warm_lr=9e-4, steps=24, eval=60, train=dict(prompts=8, group=8, lr=5e-5)),
-            "distill": dict(start="tiny-teacher", teacher="tiny-teacher", episodes=200, group=4, steps=90, batch=24, lr=9e-4, eval=60, bottleneck=True)}),
+            "distill": dict(start="tiny-teacher", teacher="tiny-teacher", episodes=200, group=4, steps=90, batch=24, lr=9e-4, eval=60, bottleneck=True),
+            "expert": dict(student="tiny-student", families=("pick up",), episodes=60, every=2, steps=250, batch=32, draws=4, lr=1.5e-3, eval=20)}),
     Preset("small", "Qwen/Qwen3.5-0.8B", 448, "card", 8, {"sft": dict(episodes=4000, steps=4000, batch=8, accumulate=1, lr=2e-5, eval=200, lora=16),
             "grpo": dict(start="Qwen/Qwen3.5-0.8B", episodes=1000, warm_steps=200, warm_batch=8, warm_lr=2e-5, steps=200, eval=100, lora=16, train=dict(prompts=1, group=4, lr=1e-5, gradient_accumulation_steps=4, iterations=1, max_length=512)),
             "distill": dict(start="Qwen/Qwen3.5-0.8B", teacher="Qwen/Qwen3.5-0.8B", episodes=500, group=4, steps=1500, batch=4, lr=1e-4, eval=100, bottleneck=True)}),
@@ -108,9 +110,14 @@ def find_checkpoint(name:str) -> str:
     return name
 
 def weights_hash(checkpoint):
-    "Which weights these are: the start of the SHA-256 of what answers in a folder or shipped checkpoint (model, student's slots and head, expert); None for one on the hub"
-    paths = [p for n in ("model", "student", "expert") if (p := Path(find_checkpoint(checkpoint))/f"{n}.safetensors").exists()]
-    if paths: return hashlib.sha256(b"".join(p.read_bytes() for p in paths)).hexdigest()[:16]
+    "Which weights these are: the start of the SHA-256 of what answers in a folder or shipped checkpoint (model, student's slots and head, expert), wherever it is stored; None for one on the hub"
+    folder = Path(find_checkpoint(checkpoint))
+    parts = [p.read_bytes() for n in ("model", "student", "expert") if (p := folder/f"{n}.safetensors").exists()]
+    if (folder/"base.json").exists():                     # some of the model's tensors lie elsewhere: as if they lay here
+        from safetensors.torch import save
+        from reasonflow.backbone import weights_of
+        parts[0] = save(weights_of(folder), {"format": "pt"})
+    if parts: return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 # %% ../nbs/foundations/runs.ipynb #c94390d7
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "mujoco", "gymnasium", "numpy", "nbdev", "papermill", "unsloth")
