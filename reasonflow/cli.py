@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'console', 'NOTEBOOKS', 'SUITES', 'notebooks_folder', 'run_notebook', 'results_table', 'run', 'evaluate',
-           'demos', 'pins', 'check_machine', 'doctor', 'main', 'reasoning_table', 'latent_table', 'policy_table',
-           'readme_table', 'readme_figure', 'readme']
+           'demos', 'pins', 'check_machine', 'doctor', 'main', 'reasoning_table', 'latent_table', 'readme_table',
+           'readme_figure', 'readme']
 
 # %% ../nbs/cli.ipynb #e429bea0
 import importlib.util, json, os, platform, shutil, subprocess, sys, time
@@ -208,21 +208,6 @@ def latent_table() -> str: # markdown
     ms = lambda way: f"{(r := record['results'][f'milliseconds per answer, {way}'])['value']:.0f} [{r['low']:.0f}, {r['high']:.0f}]"
     return "\n".join(rows) + f"\n\nMilliseconds per answer, one at a time on two cores: {ms('in six vectors')} in six vectors, {ms('at once')} as text without a thought, {ms('in words')} in words (n {record['results']['milliseconds per answer, in words']['n']})."
 
-def policy_table() -> str: # markdown
-    "Stage 3's policy as the README shows it: success in closed loop, and what it loses without each condition"
-    import csv
-    from reasonflow.runs import find_asset
-    with open(find_asset("results/tiny-policy.csv")) as f: table = list(csv.DictReader(f))
-    rows = ["| `tiny-policy` | success at the end of the episode | 95 % interval | n |", "|---|---|---|---|"]
-    for case, suite, what in dict.fromkeys((r["case"], r["suite"], r["what"]) for r in table if r["what"].startswith("success, ")):
-        if case != "tiny-policy" and what != "success, all but stack": continue
-        if what == "success, all" or case == "tiny-policy" and suite != "tabletop" and what != "success, all but stack": continue
-        r = next(r for r in table if (r["case"], r["suite"], r["what"]) == (case, suite, what))
-        how = {"off": "without {}", "swap": "another robot's {}", "head": "another head: {}"}
-        words = what.removeprefix("success, ") if case == "tiny-policy" else (how[case.split(": ")[0]].format(case.split(": ")[1]) if ": " in case else case) + ", " + what.removeprefix("success, ")
-        rows.append(f"| {words}{'' if suite == 'tabletop' else f' ({suite})'} | {float(r['value']):.0%} | {float(r['low']):.0%} – {float(r['high']):.0%} | {r['n']} |")
-    return "\n".join(rows)
-
 def readme_table() -> str: # markdown
     "Stage 1's results as the README shows them"
     from reasonflow.runs import find_asset
@@ -259,7 +244,7 @@ def readme():
     import re
     root = notebooks_folder().parent
     page = (root/"README.md").read_text()
-    for name, table in (("results", readme_table), ("reasoning", reasoning_table), ("latent", latent_table), ("policy", policy_table)): page = re.sub(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", lambda m: m[1] + table() + m[2], page, flags=re.S)
+    for name, table in (("results", readme_table), ("reasoning", reasoning_table), ("latent", latent_table)): page = re.sub(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", lambda m: m[1] + table() + m[2], page, flags=re.S)
     (root/"README.md").write_text(page)
     readme_figure(root/"assets"/"figures"/"before_after.png")
 

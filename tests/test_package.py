@@ -53,8 +53,8 @@ def test_readme_names_real_commands():
     for link in re.findall(r"\]\((?!http)([^)#]+)", text): assert (ROOT/link).exists(), link
 
 def test_readme_table_is_the_recorded_one():
-    from reasonflow.cli import latent_table, policy_table, readme_table, reasoning_table
-    for table in (readme_table, reasoning_table, latent_table, policy_table): assert table() in (ROOT/"README.md").read_text(), table.__name__
+    from reasonflow.cli import latent_table, readme_table, reasoning_table
+    for table in (readme_table, reasoning_table, latent_table): assert table() in (ROOT/"README.md").read_text(), table.__name__
 
 def test_recorded_results_are_of_the_shipped_weights():
     from reasonflow.cli import weights_hash
@@ -81,13 +81,6 @@ def test_student_is_near_its_teacher_and_needs_its_vectors():
         r = s["results"]
         assert r[ratio]["n"] >= 500 and min(r[f"{how} / as it is"]["low"] for how in ("latents zeroed", "latents of another scene")) >= 1.5
     assert record["results"]["in words / in six vectors"]["value"] >= 5
-
-def test_recorded_policy_is_the_shipped_one():
-    import csv
-    from reasonflow.cli import weights_hash
-    with open(ROOT/"assets"/"results"/"tiny-policy.csv") as f: rows = [r for r in csv.DictReader(f) if not r["case"].startswith("head: ")]
-    assert {r["weights"] for r in rows} == {weights_hash("tiny-policy")}
-    assert next(float(r["value"]) for r in rows if (r["case"], r["suite"], r["what"]) == ("tiny-policy", "tabletop", "success, all but stack")) >= .7
 
 def test_no_path_of_a_machine_is_shipped():
     for path in [*(ROOT/"assets").rglob("*.json*"), *(ROOT/"assets").rglob("*.md")]: assert not any(w in path.read_text() for w in ("/tmp/", "/home/", "/root/")), path
