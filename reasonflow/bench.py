@@ -86,9 +86,10 @@ def machine_rates(device="cpu", dtype=None, seconds:float=1.) -> tuple: # operat
     "What a matrix product and a copy reach here"
     import torch
     n, dtype = 4096 if device != "cpu" else 1024, dtype or torch.float32
-    a, big = torch.randn(n, n, device=device, dtype=dtype), torch.empty(2**28, dtype=torch.uint8, device=device)
+    a, big = torch.randn(n, n, device=device, dtype=dtype), torch.zeros(2**28, dtype=torch.uint8, device=device)
+    other = big.clone()
     wait = torch.cuda.synchronize if device != "cpu" else lambda: None
-    return 2*n**3*timed(lambda: (a @ a, wait()), seconds), 2*len(big)*timed(lambda: (big.clone(), wait()), seconds)
+    return 2*n**3*timed(lambda: (a @ a, wait()), seconds), 2*len(big)*timed(lambda: (other.copy_(big), wait()), seconds)
 
 def against_floor(f, weights:int, rates, seconds:float=2.) -> dict: # bytes read at least once; from `machine_rates`
     "Milliseconds of `f`, the least that this machine would need, and their ratio"
