@@ -118,21 +118,19 @@ def bench_draws(looks:int=32, seconds:float=4.) -> dict:
 def bench_policy(name="tiny-policy", seconds:float=3.) -> dict:
     "One chunk, batch 1, part by part: what the student reads, what it thinks, the flow; and the whole"
     import torch
-    from reasonflow.expert import load_policy
+    from reasonflow.expert import integrate, load_policy
     from reasonflow.world import Tabletop
     policy, env = load_policy(name), Tabletop(144)
     o = env.reset(seed=500_000)[0]; c, rates = policy.driver.expert.config, machine_rates(seconds=seconds/3)
     images, tasks = [o["image"]], [o["instruction"]]
     look = policy.look([o], [0]); attended = policy.driver.expert.attend(look); noise = torch.randn(1, c.horizon, c.actions)
-    weights = {"vlm": weight_of(policy.sight.student.model), "expert": weight_of(policy.driver.expert)}
-    def flow():
-        with torch.no_grad():
-            x = noise
-            for i in range(policy.steps): x = x + policy.driver.expert(x[:, None], torch.full((1, 1), i/policy.steps), attended)[:, 0]/policy.steps
+    expert, told = policy.driver.expert, ("read", "eye", "arm", "goal", "memory")
+    vlm, conditions, flows = weight_of(policy.sight.student.model), weight_of(*(m for n, m in expert.named_children() if n in told)), weight_of(*(m for n, m in expert.named_children() if n not in told))
+    def flow(): return integrate(lambda x, t: expert(x[:, None], t[:, None], attended)[:, 0], noise, policy.steps, policy.solver)
     def first(): policy.reset([0]); policy.predict_batch([o], [0])
-    parts = {"picture and words to a prompt": (lambda: policy.sight.batch(images, tasks), 0), "prompt read (prefix)": (lambda: policy.sight.scene(images, tasks), weights["vlm"]), "prompt read and thought (latents)": (lambda: policy.sight.think(images, tasks), weights["vlm"]),
-             "conditions": (lambda: policy.driver.expert.attend(look), weights["expert"]), f"flow, {policy.steps} steps": (flow, policy.steps*weights["expert"]),
-             "a first chunk, whole": (first, sum(weights.values())), "a later chunk, whole": (lambda: policy.predict_batch([o], [0]), sum(weights.values()))}
+    parts = {"picture and words to a prompt": (lambda: policy.sight.batch(images, tasks), 0), "prompt read (prefix)": (lambda: policy.sight.scene(images, tasks), vlm), "prompt read and thought (latents)": (lambda: policy.sight.think(images, tasks), vlm),
+             "conditions": (lambda: expert.attend(look), conditions), f"flow, {policy.steps} steps": (flow, policy.steps*flows),
+             "a first chunk, whole": (first, vlm + conditions + policy.steps*flows), "a later chunk, whole": (lambda: policy.predict_batch([o], [0]), vlm + conditions + policy.steps*flows)}
     return {f"{part}: {k}": v for part, (f, w) in parts.items() for k, v in against_floor(f, w, rates, seconds).items()}
 
 # %% ../nbs/bench.ipynb #df53900c

@@ -573,9 +573,10 @@ def tabulate(table, # CSV with a row for each case, seed of the scenes and group
     if not table.exists(): table.parent.mkdir(parents=True, exist_ok=True); table.write_text(",".join(columns) + "\n")
     with open(table) as f: rows = list(csv.DictReader(f))
     for case, (name, kw) in cases.items():
-        if any((r["case"], r["weights"], r["suite"], r["seed"]) == (case, weights_hash(name), suite, str(seed)) for r in rows): continue
+        which = weights_hash(name)
+        if any((r["case"], r["weights"], r["suite"], r["seed"]) == (case, which, suite, str(seed)) for r in rows): continue
         results, _ = evaluate_policy(name, suite, episodes, seed, **more | kw)
-        new = [dict(zip(columns, map(str, (case, weights_hash(name), suite, seed, what, *(r[k] for k in ("value", "low", "high", "n")))))) for what, r in results.items()]
+        new = [dict(zip(columns, map(str, (case, which, suite, seed, what, *(r[k] for k in ("value", "low", "high", "n")))))) for what, r in results.items()]
         with open(table, "a") as f: csv.DictWriter(f, columns).writerows(new)                       # all of a case or nothing
         rows += new
     return rows
