@@ -82,5 +82,11 @@ def test_student_is_near_its_teacher_and_needs_its_vectors():
         assert r[ratio]["n"] >= 500 and min(r[f"{how} / as it is"]["low"] for how in ("latents zeroed", "latents of another scene")) >= 1.5
     assert record["results"]["in words / in six vectors"]["value"] >= 5
 
+def test_reinforcement_starts_from_whole_weights():
+    "TRL loads its reference model from the files that the policy came from, and knows nothing of tensors that lie elsewhere"
+    from reasonflow.runs import PRESETS, find_checkpoint
+    starts = [p.stage["grpo"]["start"] for p in PRESETS.values() if "grpo" in p.stage and "/" not in p.stage["grpo"]["start"]]
+    assert "tiny-warm" in starts and not any((Path(find_checkpoint(s))/"base.json").exists() for s in (*starts, "tiny-teacher"))
+
 def test_no_path_of_a_machine_is_shipped():
     for path in [*(ROOT/"assets").rglob("*.json*"), *(ROOT/"assets").rglob("*.md")]: assert not any(w in path.read_text() for w in ("/tmp/", "/home/", "/root/")), path
