@@ -34,8 +34,8 @@ def embed(model, batch): # (B, T, d) embeddings with the images in place, mask (
     "A prompt as the language model reads it"
     net = bare(model)
     e = net.get_input_embeddings()(batch["input_ids"])
-    seen = net.model.get_image_features(batch["pixel_values"], batch["image_grid_thw"], return_dict=True).pooler_output
-    e = e.masked_scatter((batch["input_ids"] == net.config.image_token_id)[..., None].expand_as(e), torch.cat(list(seen)).to(e))
+    seen = batch["seen"] if "seen" in batch else torch.cat(list(net.model.get_image_features(batch["pixel_values"], batch["image_grid_thw"], return_dict=True).pooler_output))       # or what was seen before
+    e = e.masked_scatter((batch["input_ids"] == net.config.image_token_id)[..., None].expand_as(e), seen.to(e))
     rope, _ = net.model.get_rope_index(batch["input_ids"], mm_token_type_ids=batch["mm_token_type_ids"], image_grid_thw=batch["image_grid_thw"], attention_mask=batch["attention_mask"])
     text = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
     return e, batch["attention_mask"], torch.cat([text[None], rope.to(text)])

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['SOLVERS', 'CONDITIONS', 'LONGEST', 'HEADS', 'sample_time', 'between', 'flow_loss', 'integrate', 'straightness',
            'soft_mask', 'guided', 'ExpertConfig', 'Look', 'Eye', 'Memory', 'Block', 'time_waves', 'ActionExpert',
-           'TokenExpert', 'tip_in_image', 'BadObservation', 'Sight', 'shrink', 'prepare', 'Moments', 'Driver',
-           'new_driver', 'MomentCollator', 'DriverTrainer', 'train_driver', 'Policy', 'save_policy', 'load_policy',
-           'evaluate_policy', 'tabulate']
+           'TokenExpert', 'tip_in_image', 'BadObservation', 'Sight', 'shrink', 'student_reader', 'by_parts', 'prepare',
+           'Looks', 'Moments', 'Driver', 'new_driver', 'MomentCollator', 'DriverTrainer', 'train_driver', 'ChunkPolicy',
+           'Policy', 'save_policy', 'load_policy', 'evaluate_policy', 'tabulate']
 
 # %% ../nbs/03_expert.ipynb #a3000003
 import csv, json, math, multiprocessing as mp
@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, load_model, save_file, save_model
 from torch import nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
@@ -133,12 +133,12 @@ class Eye(nn.Module):
     def forward(self, x): return self.net(2*x - 1).flatten(2).mT + self.place
 
 class Memory(nn.Module):
-    "m ← (m + attention(m, scene))/2; gradients reach the last reading only"
+    "m ← (m + attention(m, scene))/2"
     def __init__(self, n, width, heads):
         super().__init__()
         self.first, self.norm, self.read = nn.Parameter(.02*torch.randn(n, width)), nn.LayerNorm(width), nn.MultiheadAttention(width, heads, batch_first=True)
     def forward(self, before, scene, mask): # (B, N, width) or None, (B, T, width), (B, T)
-        m = self.first.expand(len(scene), -1, -1) if before is None else before.detach()
+        m = self.first.expand(len(scene), -1, -1) if before is None else before
         return (m + self.read(self.norm(m), scene, scene, key_padding_mask=~mask, need_weights=False)[0])/2
 
 # %% ../nbs/03_expert.ipynb #a3000010
@@ -298,15 +298,12 @@ def shrink(pictures, side): # (n, H, H, 3) uint8 to (n, side, side, 3) uint8
     if n != f*side: raise ValueError(f"pictures of {n} pixels cannot be reduced to {side}")
     return pictures.reshape(len(pictures), side, f, side, f, 3).mean((2, 4)).astype(np.uint8)
 
-def _prepare_part(job):
-    out, data, student, episodes, every, think, wrist, batch, threads = job
-    if threads: torch.set_num_threads(threads)
-    data, (both, processor) = EpisodeSet(data), load_student(student)
-    sight, rows, bad = Sight(both.student, processor), {k: [] for k in ("scene", "mask", "latents", "points", "waypoints", "wrist", "episode", "step")}, []
-    for e in episodes:
-        try: r = data.read(e)
-        except BadEpisode as x: bad.append([e, str(x)]); continue
-        steps = np.arange(0, len(r), every)
+def student_reader(student, every, think, wrist, batch):
+    "A function from a recording to what the student makes of every so many of its steps"
+    both, processor = load_student(student); sight = Sight(both.student, processor)
+    pad = lambda x: F.pad(x, (0, 0)*(x.dim() - 2) + (LONGEST - x.shape[1], 0))
+    def read(r):
+        steps, rows = np.arange(0, len(r), every), []
         for at in range(0, len(steps), batch):
             some = steps[at:at + batch]
             images, tasks = r.images["image"][some], [r.task]*len(some)
@@ -315,58 +312,76 @@ def _prepare_part(job):
                 if at == 0: t = sight.think(images[:1], tasks[:1])
                 scene, mask = sight.scene(images, tasks)
             if mask.shape[1] > LONGEST: raise ValueError(f"a prompt of {mask.shape[1]} tokens: at most {LONGEST} are kept")
-            pad = lambda x: F.pad(x, (0, 0)*(x.dim() - 2) + (LONGEST - x.shape[1], 0))
-            for k, v in dict(scene=pad(scene).half(), mask=pad(mask).bool()).items(): rows[k].append(v)
-            for k in ("latents", "points", "waypoints"): rows[k].append(getattr(t, k).half().expand(len(some), -1, -1))
-        rows["wrist"].append(torch.tensor(shrink(r.images["wrist_image"][steps], wrist)))
-        rows["episode"].append(torch.full((len(steps),), e)); rows["step"].append(torch.tensor(steps))
-    with atomic_folder(out) as tmp:
-        save_file({k: torch.cat(v).contiguous() for k, v in rows.items() if v}, tmp/"moments.safetensors"); (tmp/"bad.json").write_text(json.dumps(bad))
+            rows.append(dict(scene=pad(scene).half(), mask=pad(mask).bool()) | {k: getattr(t, k).half().expand(len(some), -1, -1) for k in ("latents", "points", "waypoints")})
+        return {k: torch.cat([row[k] for row in rows]) for k in rows[0]} | dict(wrist=torch.tensor(shrink(r.images["wrist_image"][steps], wrist)), step=torch.tensor(steps))
+    return read
 
-def prepare(folder, data, student, every:int=2, think:str="once", # or 'each': at every look, which takes twice as long
-            wrist:int=72, per_part:int=50, batch:int=32, workers:int=2, progress=True):
-    "What `student` (folder or shipped name) makes of the recordings in `data` (folder of a LeRobotDataset); goes on where it was stopped"
+def _read_part(job):
+    out, data, reader, kw, episodes, threads = job
+    if threads: torch.set_num_threads(threads)
+    data, read, rows, bad = EpisodeSet(data), reader(**kw), [], []
+    for e in episodes:
+        try: row = read(data.read(e))
+        except BadEpisode as x: bad.append([e, str(x)]); continue
+        rows.append(row | dict(episode=torch.full((len(row["step"]),), e)))
+    with atomic_folder(out) as tmp:
+        save_file({k: torch.cat([row[k] for row in rows]).contiguous() for k in rows[0]} if rows else {}, tmp/"moments.safetensors"); (tmp/"bad.json").write_text(json.dumps(bad))
+
+def by_parts(folder, data, reader, kw, per_part:int=50, workers:int=2, progress=True, **request):
+    "Read the recordings in `data` with the function that `reader(**kw)` returns, and keep what it says; goes on where it was stopped"
     n, folder = len(EpisodeSet(data)), Path(folder)
-    same_request(folder, student=weights_hash(student), data=fingerprint([(Path(data)/"meta"/"info.json").read_text(), (Path(data)/"meta"/"stats.json").read_text()]), every=every, think=think, wrist=wrist, per_part=per_part)
-    jobs = [(folder/f"{i:04d}", str(data), str(student), range(at, min(at + per_part, n)), every, think, wrist, batch, 1 if workers > 1 else None) for i, at in enumerate(range(0, n, per_part))]
+    same_request(folder, data=fingerprint([(Path(data)/"meta"/"info.json").read_text(), (Path(data)/"meta"/"stats.json").read_text()]), per_part=per_part, **request)
+    jobs = [(folder/f"{i:04d}", str(data), reader, kw, range(at, min(at + per_part, n)), 1 if workers > 1 else None) for i, at in enumerate(range(0, n, per_part))]
     todo = [j for j in jobs if not j[0].exists()]
     bar = lambda it: tqdm(it, total=len(jobs), initial=len(jobs) - len(todo), desc=f"moments, {per_part} episodes a part", disable=not progress)
     if workers == 1 or len(todo) < 2:
-        for _ in bar(map(_prepare_part, todo)): pass
+        for _ in bar(map(_read_part, todo)): pass
     else:
         with mp.get_context("spawn").Pool(workers) as pool:
-            for _ in bar(pool.imap_unordered(_prepare_part, todo)): pass
+            for _ in bar(pool.imap_unordered(_read_part, todo)): pass
+
+def prepare(folder, data, student, every:int=2, think:str="once", # or 'each': at every look, which takes twice as long
+            wrist:int=72, per_part:int=50, batch:int=32, workers:int=2, progress=True):
+    "What `student` (folder or shipped name) makes of the recordings in `data` (folder of a LeRobotDataset)"
+    by_parts(folder, data, student_reader, dict(student=str(student), every=every, think=think, wrist=wrist, batch=batch), per_part, workers, progress, student=weights_hash(student), every=every, think=think, wrist=wrist)
     return Moments(folder, data)
 
 # %% ../nbs/03_expert.ipynb #a300001d
-class Moments(torch.utils.data.Dataset):
-    "All looks of a prepared data set, with the actions that followed"
-    def __init__(self, folder, data, think:str="once", # the plan of the first look, or one of 'each'
-                 every_look:int=8, most:int=8 # earlier looks for the memory: how many steps apart, and how many at most
-                ):
+class Looks(torch.utils.data.Dataset):
+    "Looks that were prepared in parts, with the actions that followed each"
+    def __init__(self, folder, data):
         parts = sorted(p for p in Path(folder).glob("[0-9]*") if (p/"moments.safetensors").exists())
         if not parts: raise FileNotFoundError(f"{folder} holds no moments: `prepare` makes them")
         loaded = [load_file(p/"moments.safetensors") for p in parts]
         self.all = {k: torch.cat([l[k] for l in loaded if l]) for k in next(l for l in loaded if l)}
-        self.data, self.think, self.every_look, self.most = EpisodeSet(data), think, every_look, most
+        self.data, self.made, quarantine = EpisodeSet(data), json.loads((Path(folder)/"request.json").read_text()), Quarantine()
         self.bad = [b for p in parts for b in json.loads((p/"bad.json").read_text())]
-        made, quarantine = json.loads((Path(folder)/"request.json").read_text()), Quarantine()
-        if think == "each" and made["think"] != "each": raise ValueError(f"{folder} was made with one thought for each episode: `prepare(…, think='each')` makes one for each look")
-        self.student = made["student"]
         for _ in self.all["episode"].unique(): quarantine.good()
         for e, why in self.bad: quarantine.add(f"episode {e}", why)                 # too many stop here
         self.record = {int(e): self.data.read(int(e), cameras=()) for e in self.all["episode"].unique()}
         self.at = {(int(e), int(s)): i for i, (e, s) in enumerate(zip(self.all["episode"], self.all["step"]))}
         self.norm, self.arm = Normalizer(self.data.stats["action"], "q99", "closed is +1"), Normalizer(self.data.stats["observation.state"], "q99")
     def __len__(self): return len(self.all["step"])
+    def moment(self, i): e, step = int(self.all["episode"][i]), int(self.all["step"][i]); return self.record[e], e, step
     def __getitem__(self, i):
-        e, step = int(self.all["episode"][i]), int(self.all["step"][i])
-        r, plan = self.record[e], self.at[e, 0] if self.think == "once" else i
+        r, _, step = self.moment(i)
         actions, real = chunk(r.actions, step)
+        return dict(state=torch.tensor(self.arm(r.states[step])).float(), actions=torch.tensor(self.norm(actions)).float(), real=torch.tensor(real))
+
+class Moments(Looks):
+    "What a student made of each look"
+    def __init__(self, folder, data, think:str="once", # the plan of the first look, or one of 'each'
+                 every_look:int=8, most:int=8 # earlier looks for the memory: how many steps apart, and how many at most
+                ):
+        super().__init__(folder, data)
+        self.think, self.every_look, self.most, self.student = think, every_look, most, self.made["student"]
+        if think == "each" and self.made["think"] != "each": raise ValueError(f"{folder} was made with one thought for each episode: `prepare(…, think='each')` makes one for each look")
+    def __getitem__(self, i):
+        r, e, step = self.moment(i); plan = self.at[e, 0] if self.think == "once" else i
         earlier = [self.at[e, s] for s in range(step % self.every_look, step, self.every_look) if (e, s) in self.at][-self.most:]
         get = lambda k, j: self.all[k][j].float()
-        return dict(scene=get("scene", i), mask=self.all["mask"][i], latents=get("latents", plan), points=get("points", plan), waypoints=get("waypoints", plan), wrist=self.all["wrist"][i].permute(2, 0, 1).float()/255,
-                    tip=torch.tensor(tip_in_image(r.states[step])).float(), state=torch.tensor(self.arm(r.states[step])).float(), actions=torch.tensor(self.norm(actions)).float(), real=torch.tensor(real), earlier=torch.tensor(earlier + [-1]*(self.most - len(earlier))))
+        return super().__getitem__(i) | dict(scene=get("scene", i), mask=self.all["mask"][i], latents=get("latents", plan), points=get("points", plan), waypoints=get("waypoints", plan), wrist=self.all["wrist"][i].permute(2, 0, 1).float()/255,
+                                             tip=torch.tensor(tip_in_image(r.states[step])).float(), earlier=torch.tensor(earlier + [-1]*(self.most - len(earlier))))
 
 # %% ../nbs/03_expert.ipynb #a3000020
 HEADS = ("flow", "l1", "mse", "tokens")
@@ -381,17 +396,17 @@ class Driver(nn.Module):
 
     def remembered(self, before): # {"scene" (B, L, T, d), "mask" (B, L, T), "there" (B, L)} to (B, N, width)
         "Memories after the earlier looks, as they come"
-        m = None
+        m = self.expert.memory.first.repeat(len(before["scene"]), 1, 1)
         for l in range(before["scene"].shape[1]):
-            new = self.expert.remember(Look(before["scene"][:, l], before["mask"][:, l] | ~before["there"][:, l, None], *[None]*6, memory=m))
-            old = self.expert.memory.first.expand_as(new) if m is None else m
-            m = torch.where(before["there"][:, l, None, None], new, old)
+            some = before["there"][:, l].nonzero()[:, 0]                             # the others' episodes began later
+            m = m.index_copy(0, some, self.expert.remember(Look(before["scene"][some, l], before["mask"][some, l], *[None]*6, memory=m[some])))
         return m
 
     def forward(self, look, actions, real, before=None): # loss
         look = Look(**look)
         if before is not None and "memory" in self.expert.config.use:
-            with torch.no_grad(): look.memory = self.remembered(before)
+            with torch.no_grad(): earlier = self.remembered(before)                   # no gradient through time
+            look.memory = torch.where(before["there"].any(1)[:, None, None], earlier, self.expert.memory.first)
         if self.head in ("flow", "tokens"): return self.expert.loss(look, actions, real, self.draws)
         e = self.answer(look) - actions
         return ((e.abs() if self.head == "l1" else e**2)*real[..., None]).sum()/(real.sum()*actions.shape[-1])
@@ -413,10 +428,12 @@ class MomentCollator:
     def __call__(self, items):
         b = {k: torch.stack([i[k] for i in items]) for k in items[0]}
         earlier, actions, real = b.pop("earlier"), b.pop("actions"), b.pop("real")
+        n = int(b["mask"].sum(1).max())                                              # prompts stand at the right
+        b["scene"], b["mask"] = b["scene"][:, -n:], b["mask"][:, -n:]
         out = dict(look=b, actions=actions, real=real)
         if self.memory:
-            used = earlier[:, :max(1, int((earlier >= 0).sum(1).max()))]
-            out["before"] = dict(scene=self.moments.all["scene"][used.clamp(min=0)].float(), mask=self.moments.all["mask"][used.clamp(min=0)], there=used >= 0)
+            used = earlier[:, :int((earlier >= 0).sum(1).max())]; kept = used.clamp(min=0)
+            out["before"] = dict(scene=self.moments.all["scene"][kept, -n:].float(), mask=self.moments.all["mask"][kept, -n:], there=used >= 0)
         return out
 
 class DriverTrainer(SafeTrainer, Trainer):
@@ -426,40 +443,37 @@ class DriverTrainer(SafeTrainer, Trainer):
         loss = model(**inputs)
         return (loss, {"loss": loss}) if return_outputs else loss
     def create_optimizer(self, model=None):
-        if self.optimizer is None: self.optimizer = torch.optim.AdamW(self.model.parameters(), self.args.learning_rate, betas=(.9, .95), weight_decay=1e-4)
+        if self.optimizer is None: self.optimizer = torch.optim.AdamW(self.model.groups(self.args.learning_rate) if hasattr(self.model, "groups") else self.model.parameters(), self.args.learning_rate, betas=(.9, .95), weight_decay=1e-4)
         return self.optimizer
     def _save(self, output_dir=None, state_dict=None):
         Path(output_dir or self.args.output_dir).mkdir(parents=True, exist_ok=True)
-        save_file({k: v.detach().cpu().contiguous() for k, v in self.model.state_dict().items()}, str(Path(output_dir or self.args.output_dir)/"model.safetensors"))
-    def _load_from_checkpoint(self, checkpoint, model=None): self.model.load_state_dict(load_file(str(Path(checkpoint)/"model.safetensors")))
+        save_model(self.model, str(Path(output_dir or self.args.output_dir)/"model.safetensors"))
+    def _load_from_checkpoint(self, checkpoint, model=None): load_model(self.model, str(Path(checkpoint)/"model.safetensors"))
 
-def train_driver(driver, moments, run, steps:int, batch:int=64, lr:float=1e-3, seed:int=0, save_steps=None, callbacks=(), **more):
+def train_driver(driver, moments, run, steps:int, batch:int=64, lr:float=1e-3, seed:int=0, save_steps=None, callbacks=(), collate=None, **more):
     "Train `driver` on `moments`; goes on from the newest checkpoint in the run's folder if there is one"
     torch.manual_seed(seed)
     folder = Path(run.folder)/"checkpoints"
     args = TrainingArguments(output_dir=str(folder), max_steps=steps, per_device_train_batch_size=batch, learning_rate=lr, lr_scheduler_type="cosine", warmup_steps=max(1, steps//20), max_grad_norm=1., seed=seed, data_seed=seed,
                              logging_nan_inf_filter=False, save_strategy="steps" if save_steps else "no", save_steps=save_steps or steps, save_total_limit=2, remove_unused_columns=False, dataloader_drop_last=True,
                              use_cpu=not torch.cuda.is_available(), bf16=torch.cuda.is_available(), **({"logging_steps": max(1, min(20, steps//3)), "report_to": "none"} | more))
-    trainer = DriverTrainer(driver, args, run, train_dataset=moments, data_collator=MomentCollator(moments, "memory" in driver.expert.config.use), callbacks=list(callbacks))
+    trainer = DriverTrainer(driver, args, run, train_dataset=moments, data_collator=collate or MomentCollator(moments, "memory" in driver.expert.config.use), callbacks=list(callbacks))
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     return driver.eval()
 
 # %% ../nbs/03_expert.ipynb #a3000023
-class Policy:
-    "Pictures, an instruction and a state to sixteen actions in the environment's units"
-    def __init__(self, driver, student, processor, norm:Normalizer, arm:Normalizer, think:str="once", # or 'each'
-                 steps:int=4, solver:str="euler", off=(), # of CONDITIONS, 'image' and 'instruction': leave out (a grey picture; "move")
-                 swap=(), # likewise: take from another robot that is driven at the same time
+class ChunkPolicy:
+    "Pictures, an instruction and a state to sixteen actions in the environment's units; what all policies share"
+    def __init__(self, driver, config, norm:Normalizer, arm:Normalizer, steps:int=4, solver:str="euler",
+                 off=(), # conditions to leave out: what `config` names, 'image' (grey), 'instruction' ("move")
+                 swap=(), # likewise: to take from another robot that is driven at the same time
                  seed:int=0, about=None):
-        if think not in ("once", "each"): raise ValueError(f"unknown think {think!r}: once or each")
-        known = (*driver.expert.config.use, "image", "instruction")
+        known = (*config.use, "image", "instruction")
         if wrong := [k for k in (*off, *swap) if k not in known]: raise ValueError(f"unknown condition {wrong[0]!r}: this policy has {', '.join(known)}")
-        self.driver, self.sight, self.norm, self.arm, self.think, self.steps, self.solver, self.off, self.swap = driver.eval(), Sight(student, processor), norm, arm, think, steps, solver, tuple(off), tuple(swap)
-        self.generator, self.slots, self.about, self.spare = torch.Generator().manual_seed(seed), {}, about or {}, {}
+        self.driver, self.config, self.norm, self.arm, self.steps, self.solver, self.off, self.swap = driver.eval(), config, norm, arm, steps, solver, tuple(off), tuple(swap)
+        self.generator, self.about, self.spare = torch.Generator().manual_seed(seed), about or {}, {}
 
-    def reset(self, slots=(0,)):
-        "Forget plan and memory of these robots"
-        for s in slots: self.slots.pop(s, None)
+    def reset(self, slots=(0,)): "Forget what is kept of these robots"
 
     def checked(self, o, side):
         for name in ("image", "wrist_image"):
@@ -467,37 +481,21 @@ class Policy:
             i = np.asarray(o[name])
             if i.dtype != np.uint8 or i.shape != (side, side, 3): raise BadObservation(f"{name} is {i.dtype} of shape {i.shape}: uint8 of ({side}, {side}, 3) is needed")
         s = np.asarray(o["state"], float)
-        if s.shape != (self.driver.expert.config.state,): raise BadObservation(f"state of shape {s.shape}: ({self.driver.expert.config.state},) is needed")
+        if s.shape != (self.config.state,): raise BadObservation(f"state of shape {s.shape}: ({self.config.state},) is needed")
         if not np.isfinite(s).all(): raise BadObservation(f"state is not finite: {s}")
         if not str(o.get("instruction", "")).strip(): raise BadObservation("no instruction")
         return o
 
-    @torch.no_grad()
-    def look(self, observations, slots): # a `Look`
-        c, side = self.driver.expert.config, self.about.get("image", 144)
-        os = [self.checked(o, side) for o in observations]
-        images, tasks = [o["image"] for o in os], [o["instruction"] for o in os]
-        if "image" in self.off: images = [np.full_like(i, 128) for i in images]
-        if "instruction" in self.off: tasks = ["move"]*len(os)
-        if "image" in self.swap: images = images[-1:] + images[:-1]
-        if "instruction" in self.swap: tasks = tasks[-1:] + tasks[:-1]
-        new = [i for i, (s, t) in enumerate(zip(slots, tasks)) if self.think == "each" or s not in self.slots or self.slots[s]["task"] != t]       # a changed instruction is thought about anew
-        if len(new) == len(os): t = self.sight.think(images, tasks); scene, mask = t.scene, t.mask
-        else:
-            scene, mask = self.sight.scene(images, tasks)
-            if new: t = self.sight.think([images[i] for i in new], [tasks[i] for i in new])
-        for j, i in enumerate(new):
-            old = self.slots.get(slots[i], {})
-            self.slots[slots[i]] = dict(task=tasks[i], latents=t.latents[j], points=t.points[j], waypoints=t.waypoints[j], memory=old.get("memory") if old.get("task") == tasks[i] else None)
-        kept = lambda k: torch.stack([self.slots[s][k] for s in slots])
-        states = np.stack([np.asarray(o["state"], float) for o in os])
-        wrist = shrink(np.stack([np.asarray(o["wrist_image"]) for o in os]), c.wrist)
-        look = Look(scene, mask.bool(), kept("latents"), kept("points"), kept("waypoints"), torch.tensor(tip_in_image(states)).float(), torch.tensor(self.arm(states)).float(), torch.tensor(wrist).permute(0, 3, 1, 2).float()/255)
-        if "memory" in c.use:
-            first = self.driver.expert.memory.first.detach()
-            look.memory = torch.stack([first if self.slots[s]["memory"] is None else self.slots[s]["memory"] for s in slots])
-            for s, m in zip(slots, self.driver.expert.remember(look)): self.slots[s]["memory"] = m
-        return look
+    def shown(self, observations): # pictures, wrist pictures, instructions, states (B, 8)
+        "What is looked at, where it is right and after what is off or swapped"
+        os = [self.checked(o, self.about.get("image", 144)) for o in observations]
+        what = dict(image=[np.asarray(o["image"]) for o in os], wrist=[np.asarray(o["wrist_image"]) for o in os], instruction=[o["instruction"] for o in os], state=[np.asarray(o["state"], float) for o in os])
+        blank = dict(image=np.full_like(what["image"][0], 128), wrist=np.full_like(what["wrist"][0], 128), instruction="move")
+        for k in self.apart:
+            if k in self.off and k in blank: what[k] = [blank[k]]*len(os)
+            if k in self.swap: what[k] = what[k][-1:] + what[k][:-1]
+        return what["image"], what["wrist"], what["instruction"], np.stack(what["state"])
+    apart = ("image", "instruction")                                                                      # conditions that are taken away before anybody looks
 
     def predict_batch(self, observations, slots, planned=None, # (B, 16, 7) what is being carried out from now on, NaN where nothing is
                       delay:int=0 # steps of it that will be over before the answer arrives
@@ -508,18 +506,50 @@ class Policy:
                 if slots[0] not in self.spare: raise ValueError("swapped conditions come from another robot: drive at least two at once")
                 return self.predict_batch([*observations, self.spare[slots[0]]], [*slots, "spare"])[:1]
             self.spare |= {s: o for s, o in zip(slots, [observations[-1], *observations[:-1]])}
-        look = self.look(observations, slots); c = self.driver.expert.config
-        noise = torch.randn(len(slots), c.horizon, c.actions, generator=self.generator)
+        look = self.look(observations, slots)
+        noise = torch.randn(len(slots), self.config.horizon, self.config.actions, generator=self.generator)
         known = {} if planned is None else dict(planned=torch.tensor(np.nan_to_num(self.norm(np.nan_to_num(planned)))).float(), weight=soft_mask(torch.tensor(np.isfinite(planned).all(-1)), delay))
-        out = self.norm.back(self.driver.act(look, noise, self.steps, self.solver, *[[k for k in ks if k in c.use] for ks in (self.off, self.swap)], **known).double().numpy().clip(-1, 1))
+        out = self.norm.back(self.driver.act(look, noise, self.steps, self.solver, *[[k for k in ks if k not in self.apart] for ks in (self.off, self.swap)], **known).double().numpy().clip(-1, 1))
         out[..., -1] = np.where(out[..., -1] > 0, 1., -1.)                                                # a gripper is open or closed
-        if not np.isfinite(out).all(): raise FloatingPointError("the policy's answer is not finite; its weights are damaged, or they belong to another student")
+        if not np.isfinite(out).all(): raise FloatingPointError("the policy's answer is not finite; its weights are damaged, or they belong to another model")
         return out.clip(-1, 1)
 
     def predict_action(self, images, instruction, state) -> np.ndarray: # (16, 7)
         "A chunk for the robot in slot 0; `images`: front, wrist"
         if len(images) != 2: raise BadObservation(f"{len(images)} images: this policy sees two, front and wrist")
         return self.predict_batch([dict(image=images[0], wrist_image=images[1], instruction=instruction, state=state)], [0])[0]
+
+class Policy(ChunkPolicy):
+    "A student that looks and thinks, and an expert that moves"
+    def __init__(self, driver, student, processor, norm:Normalizer, arm:Normalizer, think:str="once", # or 'each'
+                 **kw):
+        if think not in ("once", "each"): raise ValueError(f"unknown think {think!r}: once or each")
+        super().__init__(driver, driver.expert.config, norm, arm, **kw)
+        self.sight, self.think, self.slots = Sight(student, processor), think, {}
+
+    def reset(self, slots=(0,)):
+        "Forget plan and memory of these robots"
+        for s in slots: self.slots.pop(s, None)
+
+    @torch.no_grad()
+    def look(self, observations, slots): # a `Look`
+        images, wrists, tasks, states = self.shown(observations); c = self.config
+        new = [i for i, (s, t) in enumerate(zip(slots, tasks)) if self.think == "each" or s not in self.slots or self.slots[s]["task"] != t]       # a changed instruction is thought about anew
+        if len(new) == len(slots): t = self.sight.think(images, tasks); scene, mask = t.scene, t.mask
+        else:
+            scene, mask = self.sight.scene(images, tasks)
+            if new: t = self.sight.think([images[i] for i in new], [tasks[i] for i in new])
+        for j, i in enumerate(new):
+            old = self.slots.get(slots[i], {})
+            self.slots[slots[i]] = dict(task=tasks[i], latents=t.latents[j], points=t.points[j], waypoints=t.waypoints[j], memory=old.get("memory") if old.get("task") == tasks[i] else None)
+        kept = lambda k: torch.stack([self.slots[s][k] for s in slots])
+        wrist = shrink(np.stack(wrists), c.wrist)
+        look = Look(scene, mask.bool(), kept("latents"), kept("points"), kept("waypoints"), torch.tensor(tip_in_image(states)).float(), torch.tensor(self.arm(states)).float(), torch.tensor(wrist).permute(0, 3, 1, 2).float()/255)
+        if "memory" in c.use:
+            first = self.driver.expert.memory.first.detach()
+            look.memory = torch.stack([first if self.slots[s]["memory"] is None else self.slots[s]["memory"] for s in slots])
+            for s, m in zip(slots, self.driver.expert.remember(look)): self.slots[s]["memory"] = m
+        return look
 
 def save_policy(folder, policy, student:str, card=""):
     "Expert, statistics, card, and which student it belongs to; the folder appears whole or not at all"
@@ -530,10 +560,11 @@ def save_policy(folder, policy, student:str, card=""):
         (tmp/"normalization.json").write_text(normalization({"tabletop": policy.norm, "tabletop state": policy.arm})); (tmp/"MODEL_CARD.md").write_text(card)
     return Path(folder)
 
-def load_policy(name, **kw) -> Policy:
-    "From a folder or a shipped name; `kw` as for `Policy`"
+def load_policy(name, **kw) -> ChunkPolicy:
+    "From a folder or a shipped name, whichever kind it is; `kw` as for `Policy`"
     path = Path(find_checkpoint(name))
     about = json.loads((path/"config.json").read_text())
+    if about.get("policy") == "qwenpi": from reasonflow.qwenpi import load_qwenpi; return load_qwenpi(path, **kw)
     if about.get("policy") != "cfm adapter": raise ValueError(f"{path} holds no policy of this kind ({about.get('policy') or about.get('model_type')})")
     if (found := weights_hash(about["student"])) != about["student_weights"]: raise ValueError(f"{path} was trained on the student {about['student']} ({about['student_weights']}); what that name means now is another ({found})")
     driver = new_driver(ExpertConfig(**about["expert"] | {"use": tuple(about["expert"]["use"])}), about["head"])

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['QWEN3_VL_4B', 'AdaNorm', 'CrossAttention', 'Wide', 'FeedForward', 'LayerBlock', 'cos_sin', 'sin_cos', 'TimeEncoder',
            'LayerDiT', 'TwoLayers', 'ActionEncoder', 'QwenPIConfig', 'LayerwiseHead', 'QwenPI', 'published',
-           'state_bins', 'with_state', 'load_published']
+           'state_bins', 'with_state', 'load_published', 'tower_reader', 'Pictures', 'prepare_pictures',
+           'PictureCollator', 'QwenPolicy', 'save_qwenpi', 'load_qwenpi']
 
 # %% ../nbs/03_qwenpi.ipynb #b3000003
 import json, math
@@ -14,10 +15,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
-from .expert import flow_loss, integrate, sample_time
+from .backbone import Collator, bare, load, patchify, prompts
+from .distill import embed
+from .episodes import normalization, read_normalization
+from .expert import ChunkPolicy, Looks, by_parts, flow_loss, guided, integrate, sample_time
+from .runs import atomic_folder, weights_hash
 
 # %% ../nbs/03_qwenpi.ipynb #b3000005
 class AdaNorm(nn.Module):
@@ -104,6 +110,8 @@ class QwenPIConfig:
     future: int = 32
     places: int = 1024
     dropout: float = .2
+    state: int = 8
+    use = ("wrist", "state")           # what it is told besides image and instruction
 
 class LayerwiseHead(nn.Module):
     "Noise, a time and the language model's layers to a velocity"
@@ -126,18 +134,30 @@ class LayerwiseHead(nn.Module):
 # %% ../nbs/03_qwenpi.ipynb #b3000008
 class QwenPI(nn.Module):
     "A vision-language model, a projector for each of its layers, and the head"
-    def __init__(self, vlm, config=QwenPIConfig()):
+    def __init__(self, vlm, config=QwenPIConfig(), draws:int=8):
         super().__init__()
+        self.draws = draws
         self.qwen_vl_interface = nn.Module(); self.qwen_vl_interface.model = vlm
         self.action_model = LayerwiseHead(config)
         self.project_layers = nn.ModuleList(nn.Sequential(nn.LayerNorm(config.vlm), nn.Linear(config.vlm, config.width)) for _ in range(config.layers))
 
     def layers(self, batch): # list of (B, S, width), (B, S)
         "What each block will ask: the last hidden states of the language model, projected"
-        out = self.qwen_vl_interface.model.model(**batch, output_hidden_states=True, use_cache=False)
+        net, more = bare(self.qwen_vl_interface.model).model, dict(output_hidden_states=True, use_cache=False)
+        if "seen" in batch:                                                                             # what a resting vision tower made of the pictures
+            e, mask, positions = embed(self.qwen_vl_interface.model, batch)
+            out = net.language_model(inputs_embeds=e, attention_mask=mask, position_ids=positions, **more)
+        else: out = net(**batch, **more)
         n = len(self.project_layers)
         if len(out.hidden_states) < n: raise ValueError(f"{len(out.hidden_states)} hidden states for {n} blocks: this head is for a deeper model")
         return [p(h.to(p[1].weight.dtype)) for p, h in zip(self.project_layers, out.hidden_states[-n:])], batch["attention_mask"].bool()
+
+    def groups(self, lr): # for an optimiser
+        "The head learns at `lr`, the language model at a tenth of it"
+        slow = list(self.qwen_vl_interface.parameters()); slow_ids = {id(p) for p in slow}
+        return [dict(params=[p for p in self.parameters() if id(p) not in slow_ids], lr=lr), dict(params=[p for p in slow if p.requires_grad], lr=lr/10)]
+
+    def forward(self, batch, actions, real=None): return self.loss(batch, actions, real, self.draws)
 
     def loss(self, batch, actions, real=None, draws:int=8): # (B, H, 7) scaled
         "Flow matching; what the language model says is used for `draws` noises and times"
@@ -149,12 +169,13 @@ class QwenPI(nn.Module):
         return flow_loss(self.action_model(x, t, keys, mask.repeat(draws, 1)), noise, a, r)
 
     @torch.no_grad()
-    def act(self, batch, noise=None, steps:int=4): # (B, H, 7) scaled
+    def act(self, batch, noise=None, steps:int=4, solver="euler", off=(), swap=(), planned=None, weight=None): # (B, H, 7) scaled
         "A chunk for each prompt; keys are computed once for all steps"
         layers, mask = self.layers(batch)
         keys, c = self.action_model.keys(layers), self.action_model.config
         if noise is None: noise = torch.randn(len(mask), c.horizon, c.actions, device=mask.device, dtype=layers[0].dtype)
-        return integrate(lambda x, t: self.action_model(x, t, keys, mask), noise, steps)
+        velocity = lambda x, t: self.action_model(x, t, keys, mask)
+        return integrate(velocity if planned is None else guided(velocity, planned, weight), noise, steps, solver)
 
 # %% ../nbs/03_qwenpi.ipynb #b300000a
 QWEN3_VL_4B = dict(text_config=dict(hidden_size=2560, intermediate_size=9728, num_hidden_layers=36, num_attention_heads=32, num_key_value_heads=8, head_dim=128, vocab_size=151936, tie_word_embeddings=True),
@@ -173,7 +194,8 @@ def state_bins(state): # (…,) in −1..1 to (…,) integers 0..255
     if not np.isfinite(s).all(): raise ValueError(f"state is not finite: {s}")
     return (np.digitize(s, np.linspace(-1, 1, 257)[:-1]) - 1).clip(0, 255)
 
-def with_state(instruction, state): return f"{instruction} [STATE] {' '.join(map(str, state_bins(state)))} [ACTION]"
+def with_state(instruction, state): # (D,) or None
+    return instruction + ("" if state is None else f" [STATE] {' '.join(map(str, state_bins(state)))}") + " [ACTION]"
 
 # %% ../nbs/03_qwenpi.ipynb #b3000012
 def load_published(policy, state:dict): # name: tensor, as in the published file
@@ -185,3 +207,64 @@ def load_published(policy, state:dict): # name: tensor, as in the published file
     if missing or more or wrong: raise ValueError("not a QwenPI_v3 of this size: " + "; ".join(f"{len(names)} {what}, such as {sorted(names)[0]}" for what, names in (("missing", missing), ("superfluous", more), ("of another shape", wrong)) if names))
     policy.load_state_dict(state, strict=False)
     return policy
+
+# %% ../nbs/03_qwenpi.ipynb #b3000015
+def tower_reader(vlm, every):
+    "A function from a recording to what a frozen vision tower makes of both cameras"
+    model, processor = load(vlm); eyes = Collator(processor)
+    @torch.no_grad()
+    def read(r):
+        steps = np.arange(0, len(r), every)
+        pixels, grid = patchify(np.concatenate([eyes.frames(r.images[k][steps]) for k in ("image", "wrist_image")]), eyes.patch, eyes.merge)
+        seen = torch.stack(list(bare(model).model.get_image_features(pixels, grid, return_dict=True).pooler_output))
+        return dict(seen=seen.unflatten(0, (2, -1)).transpose(0, 1).half(), step=torch.tensor(steps))
+    return read
+
+class Pictures(Looks):
+    "What a vision tower made of each look, with instruction and state"
+    def __getitem__(self, i): return super().__getitem__(i) | dict(seen=self.all["seen"][i].float(), task=self.moment(i)[0].task)
+
+def prepare_pictures(folder, data, vlm, every:int=4, per_part:int=50, workers:int=2, progress=True):
+    "What the vision tower of `vlm` (folder or shipped name) makes of the recordings in `data` (folder of a LeRobotDataset)"
+    by_parts(folder, data, tower_reader, dict(vlm=str(vlm), every=every), per_part, workers, progress, vlm=weights_hash(vlm), every=every)
+    return Pictures(folder, data)
+
+class PictureCollator:
+    "Items of `Pictures` to one batch; what was seen stands for the pictures"
+    def __init__(self, processor): self.collate = Collator(processor); self.blank = np.zeros((self.collate.side, self.collate.side, 3), np.uint8)
+    def __call__(self, items):
+        batch = prompts(self.collate, [dict(frames=[self.blank]*2, human=with_state(i["task"], i["state"].numpy())) for i in items])
+        batch = {k: v for k, v in batch.items() if k != "pixel_values"} | dict(seen=torch.cat([i["seen"].flatten(0, 1) for i in items]))
+        return dict(batch=batch, actions=torch.stack([i["actions"] for i in items]), real=torch.stack([i["real"] for i in items]))
+
+# %% ../nbs/03_qwenpi.ipynb #b3000018
+class QwenPolicy(ChunkPolicy):
+    "A `QwenPI` that drives"
+    apart = ("image", "wrist", "instruction", "state")
+    def __init__(self, driver, processor, norm, arm, **kw): super().__init__(driver, driver.action_model.config, norm, arm, **kw); self.collate = Collator(processor)
+    def look(self, observations, slots): # a batch of prompts
+        images, wrists, tasks, states = self.shown(observations)
+        states = [None]*len(tasks) if "state" in self.off else self.arm(states)
+        return prompts(self.collate, [dict(frames=[i, w], human=with_state(t, s)) for i, w, t, s in zip(images, wrists, tasks, states)])
+
+def save_qwenpi(folder, policy, vlm:str, # folder or shipped name of what it began with
+                card=""):
+    "What was learnt, statistics, card, and what it began with; the folder appears whole or not at all"
+    began, own = load(vlm)[0].state_dict(), policy.driver.state_dict()
+    same = lambda k: (b := began.get(k.removeprefix("qwen_vl_interface.model."))) is not None and torch.equal(b, own[k].cpu())
+    with atomic_folder(folder) as tmp:
+        save_file({k: v.detach().cpu().contiguous() for k, v in own.items() if not same(k) and not k.endswith("lm_head.weight")}, tmp/"model.safetensors")
+        (tmp/"config.json").write_text(json.dumps(dict(policy="qwenpi", vlm=str(vlm), vlm_weights=weights_hash(vlm), head=asdict(policy.config), steps=policy.steps, solver=policy.solver, about=policy.about), indent=1))
+        (tmp/"normalization.json").write_text(normalization({"tabletop": policy.norm, "tabletop state": policy.arm})); (tmp/"MODEL_CARD.md").write_text(card)
+    return Path(folder)
+
+def load_qwenpi(path, **kw) -> QwenPolicy:
+    "As `load_policy` does"
+    path = Path(path); about = json.loads((path/"config.json").read_text())
+    if (found := weights_hash(about["vlm"])) != about["vlm_weights"]: raise ValueError(f"{path} began with {about['vlm']} ({about['vlm_weights']}); what that name means now is another ({found})")
+    vlm, processor = load(about["vlm"])
+    driver = QwenPI(vlm, QwenPIConfig(**about["head"]))
+    learnt = {k: v.float() for k, v in load_file(path/"model.safetensors").items()}
+    missing, more = driver.load_state_dict(learnt, strict=False)
+    if more or (missing := [k for k in missing if not k.startswith("qwen_vl_interface.")]): raise ValueError(f"{path} does not fit its own configuration: {[*more, *missing][0]}")
+    return QwenPolicy(driver, processor, read_normalization(path, "tabletop"), read_normalization(path, "tabletop state"), **{k: about[k] for k in ("steps", "solver", "about")} | kw)

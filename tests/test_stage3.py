@@ -38,13 +38,13 @@ def test_expert_resumes_exactly(place, tmp_path):
 @pytest.mark.slow
 def test_moments_go_on_where_they_were_stopped(place, tmp_path, monkeypatch):
     import reasonflow.expert as expert
-    made, real = [], expert._prepare_part
+    made, real = [], expert._read_part
     def stop(job):
         if made: raise Stop
         made.append(job); return real(job)
-    monkeypatch.setattr(expert, "_prepare_part", stop)
+    monkeypatch.setattr(expert, "_read_part", stop)
     with pytest.raises(Stop): expert.prepare(tmp_path/"m", place/"demos", place/"student", per_part=1, workers=1, progress=False)
-    monkeypatch.setattr(expert, "_prepare_part", lambda job: (made.append(job), real(job)))
+    monkeypatch.setattr(expert, "_read_part", lambda job: (made.append(job), real(job)))
     again = expert.prepare(tmp_path/"m", place/"demos", place/"student", per_part=1, workers=1, progress=False)
     whole = expert.Moments(place/"moments", place/"demos")
     assert len({str(j[0]) for j in made}) == len(made) == len(whole.data)                  # nothing was made twice
