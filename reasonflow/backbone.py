@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SPECIAL', 'QWEN_SIZES', 'QWEN3_5_4B', 'LORA_TARGETS', 'DIGITS', 'train_tokenizer', 'FramesProcessor', 'FramesConfig',
-           'make_processor', 'qwen_config', 'new_model', 'best_dtype', 'load', 'weights_of', 'processor_for', 'save',
-           'on_meta', 'module_table', 'add_lora', 'bare', 'patchify', 'mark_answer', 'Collator', 'NumberHead',
+           'make_processor', 'qwen_config', 'new_model', 'best_dtype', 'load', 'weights_of', 'processor_for', 'slim',
+           'save', 'on_meta', 'module_table', 'add_lora', 'bare', 'patchify', 'mark_answer', 'Collator', 'NumberHead',
            'Looking', 'answer_loss', 'MuonAdamW', 'make_optimizer', 'quicken', 'freeze_eyes', 'prompts', 'answer',
            'model_card']
 
@@ -124,7 +124,7 @@ def load(name:str, # folder, shipped name such as `tiny-sft`, or hub name
         config = json.loads((Path(where)/"config.json").read_text())
         if config.get("model_type") != "qwen3_5": raise ValueError(f"{where} holds a {config.get('model_type')!r} model: this project's checkpoints are 'qwen3_5'")
         if not (Path(where)/"model.safetensors").exists() and not list(Path(where).glob("model*.safetensors")): raise FileNotFoundError(f"{where} has no model.safetensors: its weights are missing")
-    if (Path(where)/"base.json").exists():
+    if (Path(where)/"base.json").exists() and json.loads((Path(where)/"base.json").read_text())["base"]:
         model = Qwen3_5ForConditionalGeneration.from_pretrained(None, config=AutoConfig.from_pretrained(where), state_dict=weights_of(where), dtype=dtype or best_dtype())
         model.generation_config = GenerationConfig.from_pretrained(where)
     else: model = AutoModelForImageTextToText.from_pretrained(where, dtype=dtype or best_dtype())
@@ -137,9 +137,10 @@ def weights_of(name) -> dict: # name: tensor
     own = load_file(where/"model.safetensors")
     if not (where/"base.json").exists(): return own
     about = json.loads((where/"base.json").read_text())
-    if (found := weights_hash(about["base"])) != about["weights"]: raise ValueError(f"{where} shares tensors with {about['base']} ({about['weights']}), but that name now means other weights ({found})")
-    theirs = weights_of(about["base"])
-    return {k: theirs[k] for k in about["shared"]} | own
+    if about["base"] and (found := weights_hash(about["base"])) != about["weights"]: raise ValueError(f"{where} shares tensors with {about['base']} ({about['weights']}), but that name now means other weights ({found})")
+    theirs = weights_of(about["base"]) if about["base"] else {}
+    whole = {k: theirs[k] for k in about["shared"]} | own
+    return whole | {k: whole[same].clone() for k, same in about["tied"].items()}
 
 def processor_for(model, tokenizer, image):
     "A processor for square images of about `image` pixels, in whole merged patches; needs no torchvision, unlike the one on the hub"
@@ -157,6 +158,16 @@ def _load_unsloth(name, image):
     model, processor = FastVisionModel.from_pretrained(name, load_in_4bit=False, use_gradient_checkpointing="unsloth")
     return model, processor_for(model, getattr(processor, "tokenizer", processor), image)
 
+def slim(folder, base=None):
+    "Take out of a saved checkpoint what `weights_of` finds elsewhere: tensors that are the same in `base`, and an output layer tied to the embedding"
+    folder, embedding = Path(folder), "model.language_model.embed_tokens.weight"
+    own, theirs = weights_of(folder), weights_of(base) if base else {}
+    shared = sorted(k for k, v in own.items() if k in theirs and v.dtype == theirs[k].dtype and torch.equal(v, theirs[k]))
+    tied = {k: embedding for k in ("lm_head.weight",) if k in own and torch.equal(own[k], own[embedding])}
+    if not base and not tied: return
+    save_file({k: v for k, v in own.items() if k not in shared and k not in tied}, folder/"model.safetensors", metadata={"format": "pt"})
+    (folder/"base.json").write_text(json.dumps(dict(base=base, weights=base and weights_hash(base), shared=[k for k in shared if k not in tied], tied=tied), indent=1))
+
 def save(folder, model, processor, card:str="", # MODEL_CARD.md
          dtype=torch.bfloat16, head=None, # a `NumberHead`, saved beside the model
          tensors=(), texts=(), # more files: {name: {name: tensor}}, written as name.safetensors, and {file: text}
@@ -169,11 +180,7 @@ def save(folder, model, processor, card:str="", # MODEL_CARD.md
         processor.save_pretrained(tmp)
         config = json.loads((tmp/"config.json").read_text()); config["dtype"] = str(dtype).removeprefix("torch.")
         (tmp/"config.json").write_text(json.dumps(config, indent=1))
-        if base:
-            own, theirs = load_file(tmp/"model.safetensors"), weights_of(base)
-            shared = sorted(k for k, v in own.items() if k in theirs and v.dtype == theirs[k].dtype and torch.equal(v, theirs[k]))
-            save_file({k: v for k, v in own.items() if k not in shared}, tmp/"model.safetensors", metadata={"format": "pt"})
-            (tmp/"base.json").write_text(json.dumps(dict(base=base, weights=weights_hash(base), shared=shared), indent=1))
+        slim(tmp, base)
         if head is not None: tensors = {"number_head": head.state_dict(), **dict(tensors)}
         for name, some in dict(tensors).items(): save_file({k: v.detach().cpu().contiguous() for k, v in some.items()}, tmp/f"{name}.safetensors")
         for name, text in {"MODEL_CARD.md": card, **dict(texts)}.items(): (tmp/name).write_text(text)

@@ -124,7 +124,7 @@ def bench_policy(name="tiny-policy", seconds:float=3.) -> dict:
     o = env.reset(seed=500_000)[0]; c, rates = policy.driver.expert.config, machine_rates(seconds=seconds/3)
     images, tasks = [o["image"]], [o["instruction"]]
     look = policy.look([o], [0]); attended = policy.driver.expert.attend(look); noise = torch.randn(1, c.horizon, c.actions)
-    expert, told = policy.driver.expert, ("read", "eye", "arm", "goal", "memory")
+    expert, told = policy.driver.expert, ("read", "eye", "arm", "goal", "memory", "tell")
     vlm, conditions, flows = weight_of(policy.sight.student.model), weight_of(*(m for n, m in expert.named_children() if n in told)), weight_of(*(m for n, m in expert.named_children() if n not in told))
     def flow(): return integrate(lambda x, t: expert(x[:, None], t[:, None], attended)[:, 0], noise, policy.steps, policy.solver)
     def first(): policy.reset([0]); policy.predict_batch([o], [0])

@@ -123,7 +123,7 @@ def evaluate(checkpoint: str = typer.Option(..., help="folder, shipped name (tin
 @app.command()
 def demos(folder: Path = typer.Argument(..., help="where the data set (LeRobotDataset v3.0) is to lie"),
           episodes: int = typer.Option(300, min=1, help="successes for each family"), families: str = typer.Option("", help="some of the families, with commas; all without"),
-          seed: int = typer.Option(300_000, help="first scene seed; below 400000"), rough: float = typer.Option(.1, min=0, max=.3, help="how much the expert is disturbed"), size: int = 144, workers: int = 2):
+          seed: int = typer.Option(300_000, help="first scene seed; below 400000"), rough: float = typer.Option(.5, min=0, max=1, help="how far the expert is pushed aside now and then (of full scale)"), size: int = 144, workers: int = 2):
     "Let the scripted expert demonstrate; goes on where it was stopped."
     from reasonflow.episodes import EpisodeSet, demonstrate
     from reasonflow.world import FAMILIES, WORDINGS

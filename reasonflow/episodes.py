@@ -41,7 +41,7 @@ class Recording:
 
 def record(seed:int, # of the scene
            size:int=144, # side of the images (pixels)
-           cameras=CAMERAS, rough:float=0., # standard deviation of what is added to the expert's actions (of full scale), so that it has something to put right
+           cameras=CAMERAS, rough:float=0., # how far the arm is pushed aside now and then (of full scale), so that it has something to put right
            **task_kw # of `sample_task`
           ) -> Recording|None: # None if the expert fails
     "The scripted expert at work in scene `seed`; what is recorded is what it meant to do"
@@ -56,12 +56,15 @@ def record(seed:int, # of the scene
 class BadEpisode(BadSample):
     "This episode cannot be used; the message says why"
 
-def write_film(path, images, fps:int=HZ): # (T, H, W, 3) uint8
+def write_film(path, images, # (T, H, W, 3) uint8
+               fps:int=HZ, crf:int=16, # lower: better and bigger
+               gop:int=2 # a picture that stands for itself every so many: few are quick to be found, many are small
+              ):
     "An MP4 that browsers play"
     h, w = images.shape[1:3]
     if h % 2 or w % 2: raise ValueError(f"frames of {w} x {h} pixels: a film needs even sides")
     with av.open(str(path), "w") as f:
-        stream = f.add_stream("libx264", rate=fps, options=dict(crf="16", g="2", preset="veryfast"))
+        stream = f.add_stream("libx264", rate=fps, options=dict(crf=str(crf), g=str(gop), preset="veryfast"))
         stream.width, stream.height, stream.pix_fmt = w, h, "yuv420p"
         for image in images:
             for packet in stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")): f.mux(packet)
@@ -369,7 +372,7 @@ def _demo_part(job):
 
 def demonstrate(folder, episodes:int=300, # of each family, all successes
                 families=tuple(FAMILIES), seed:int=300_000, # of the first scene; below 400,000
-                per_part:int=25, workers:int=2, size:int=144, rough:float=.1, progress=True, **kw) -> Path:
+                per_part:int=25, workers:int=2, size:int=144, rough:float=.5, progress=True, **kw) -> Path:
     "The expert's demonstrations as a LeRobotDataset; goes on where it was stopped"
     if seed + 2*episodes*len(families) > 400_000: raise ValueError(f"two scenes for each episode are set aside, and from {seed} on they would reach 400,000, where validation begins: take a smaller seed or fewer episodes")
     folder, request = Path(folder), dict(episodes=episodes, families=families, seed=seed, per_part=per_part, size=size, rough=rough) | kw

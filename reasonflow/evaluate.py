@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['SUITES', 'BadAction', 'checked_chunks', 'Trial', 'why_failed', 'trials_of', 'Robot', 'run_trials', 'replay',
-           'summary']
+           'summary', 'examples', 'strip', 'films']
 
 # %% ../nbs/foundations/evaluate.ipynb #e7000003
 import json, multiprocessing as mp, time
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
+from .episodes import HZ, write_film
 from .runs import show, wilson
 from .world import FAMILIES, MEMORY, Tabletop
 
@@ -42,6 +43,7 @@ class Trial:
     why: str = ""                # what is wrong at the end
     looks: int = 0
     clipped: int = 0             # numbers outside −1..1
+    actions: list|None = field(default=None, repr=False) # (steps, 7) that were carried out
 
 def why_failed(env) -> str:
     "What is wrong in the state that `env` is in, from what moved where"
@@ -94,7 +96,7 @@ class Robot:
             t.steps += 1
             if info["success"] and not t.ever: t.ever, t.first = True, t.steps
             if over: break
-        if over: t.success, t.why = self.env.success(), why_failed(self.env)
+        if over: t.success, t.why, t.actions = self.env.success(), why_failed(self.env), np.stack(self.did).tolist()
         return over
 
 def run_trials(policy, trials, at_once:int=16, execute:int=8, horizon:int=160, size:int=144,
@@ -125,7 +127,7 @@ def replay(trial, actions, size:int=288, every:int=2) -> np.ndarray: # (n, size,
     "An episode drawn once more, every so many steps and at the end"
     robot = Robot(replace(trial), size, len(actions) + 1)
     frames = [robot.env.draw()]
-    for i, a in enumerate(actions):
+    for i, a in enumerate(np.asarray(actions)):
         robot.env.step(a)
         if (i + 1) % every == 0 or i + 1 == len(actions): frames.append(robot.env.draw())
     return np.stack(frames)
@@ -136,3 +138,30 @@ def summary(trials) -> dict: # name: result with value, n, low, high
     for name, ts in groups.items():
         if ts: out[f"success, {name}"] = wilson(sum(t.success for t in ts), len(ts)); out[f"success at any step, {name}"] = wilson(sum(t.ever for t in ts), len(ts))
     return out | {f"failed: {why}": wilson(k, len(trials)) for why, k in Counter(t.why for t in trials if not t.success).most_common()}
+
+# %% ../nbs/foundations/evaluate.ipynb #e7000011
+def examples(trials) -> dict: # {family: [first success or None, first failure or None]}
+    "One of each kind for each family"
+    return {f: [next((t for t in trials if t.family == f and t.success == ok), None) for ok in (True, False)] for f in dict.fromkeys(t.family for t in trials)}
+
+def strip(trials, n:int=6, size:int=216):
+    "Each trial in `n` pictures, a row for each; returns the figure"
+    import matplotlib.pyplot as plt
+    fig, axes = plt.subplots(len(trials), n, figsize=(2.15*n, 2.45*len(trials)), squeeze=False, layout="constrained")
+    for row, t in zip(axes, trials):
+        frames = replay(t, t.actions, size)
+        for ax, i in zip(row, np.linspace(0, len(frames) - 1, n).astype(int)): ax.imshow(frames[i]); ax.axis("off"); ax.set_title(f"step {min(2*i, t.steps)}", fontsize=8, loc="right")
+        row[0].set_title(f"{t.instruction}: {'success' if t.success else t.why}\n", fontsize=9, loc="left", color="tab:green" if t.success else "tab:red")
+    return fig
+
+def films(folder, trials, size:int=240) -> list: # of paths
+    "For each family a success and a failure, side by side, as `family.mp4`; a grey picture where there was none"
+    folder, out = Path(folder), []
+    folder.mkdir(parents=True, exist_ok=True)
+    for family, pair in examples(trials).items():
+        shots = [replay(t, t.actions, size) if t else np.full((1, size, size, 3), 200, np.uint8) for t in pair]
+        longest = max(map(len, shots)) + 10                                              # it rests on the last picture for a second
+        for s, color in zip(shots, ((40, 160, 60), (200, 50, 50))): s[:, :6] = color    # green: success; red: failure
+        write_film(path := folder/f"{family.replace(' ', '_')}.mp4", np.concatenate([np.concatenate([s, s[-1:].repeat(longest - len(s), 0)]) for s in shots], 2), fps=HZ//2, crf=26, gop=60)
+        out.append(path)
+    return out

@@ -23,7 +23,7 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 from transformers import Trainer, TrainingArguments
-from .backbone import Collator, prompts
+from .backbone import Collator, MuonAdamW, prompts
 from .distill import Cached, embed, load_student
 from .episodes import BadEpisode, EpisodeSet, Normalizer, chunk, normalization, read_normalization
 from .evaluate import run_trials, summary, trials_of
@@ -109,6 +109,8 @@ class ExpertConfig:
     state: int = 8
     memory: int = 8                      # recurrent queries
     wrist: int = 72                      # side of the wrist picture (pixels)
+    points: int = 5                      # spatial tokens, each with its waypoint
+    prompt: int = 96                     # tokens that have a place of their own; those behind share the last
     use: tuple = CONDITIONS              # which conditions it is built with
 
 @dataclass
@@ -125,12 +127,19 @@ class Look:
     memory: torch.Tensor|None = None     # (B, N, width) what was kept before this look; None: the episode begins
 
 class Eye(nn.Module):
-    "(B, 3, 72, 72) in 0..1 to (B, 25, width)"
-    def __init__(self, width, side):
+    "(B, 3, side, side) in 0..1 to (B, n, width): what there is at each of `n` places that it looks for, and where (spatial softmax: arXiv 1504.00702)"
+    def __init__(self, width, side, n=32):
         super().__init__()
-        self.net = nn.Sequential(nn.Conv2d(3, 32, 8, 4), nn.SiLU(), nn.Conv2d(32, 64, 4, 2), nn.SiLU(), nn.Conv2d(64, width, 3))
-        self.place = nn.Parameter(.02*torch.randn(self.net(torch.zeros(1, 3, side, side))[0, 0].numel(), width))
-    def forward(self, x): return self.net(2*x - 1).flatten(2).mT + self.place
+        self.net = nn.Sequential(nn.Conv2d(3, 32, 5, 2), nn.SiLU(), nn.Conv2d(32, 64, 5, 2), nn.SiLU(), nn.Conv2d(64, 64, 3), nn.SiLU())
+        cells = self.net(torch.zeros(1, 3, side, side)).shape[-1]; axis = torch.linspace(-1, 1, cells)
+        self.register_buffer("grid", torch.stack([axis.repeat(cells), axis.repeat_interleave(cells)], -1), persistent=False)
+        self.seek, self.out, self.name = nn.Conv2d(64, n, 1), nn.Linear(66, width), nn.Parameter(.02*torch.randn(n, width))
+    def where(self, x): # (B, n, cells²), (B, cells², 64)
+        f = self.net(2*x - 1)
+        return (4*self.seek(f).flatten(2)).softmax(-1), f.flatten(2).mT
+    def forward(self, x):
+        there, what = self.where(x)
+        return self.out(torch.cat([there @ what, 3*(there @ self.grid)], -1)) + self.name
 
 class Memory(nn.Module):
     "m ← (m + attention(m, scene))/2"
@@ -182,11 +191,12 @@ class ActionExpert(nn.Module):
         if "memory" in c.use and "scene" not in c.use: self.read["scene"] = project(c.vlm)       # the memory reads it, the actions do not
         if "wrist" in c.use: self.eye = Eye(c.width, c.wrist)
         if "state" in c.use: self.arm = nn.Sequential(nn.Linear(c.state, c.width), nn.SiLU(), nn.Linear(c.width, c.width))
-        if "goal" in c.use: self.goal = nn.Sequential(nn.Linear(4 + c.vlm, c.width), nn.SiLU(), nn.Linear(c.width, c.width))
+        if "goal" in c.use: self.goal = nn.Sequential(nn.Linear(2*c.points + 2 + c.vlm, c.width), nn.SiLU(), nn.Linear(c.width, c.width))
+        if "scene" in c.use: self.order = nn.Parameter(.02*torch.randn(c.prompt, c.width))
         if "memory" in c.use: self.memory = Memory(c.memory, c.width, c.heads)
         self.kind = nn.ParameterDict({k: nn.Parameter(.02*torch.randn(c.width)) for k in c.use})
         self.enter, self.place = nn.Linear(c.actions, c.width), nn.Parameter(.02*torch.randn(c.horizon, c.width))
-        self.clock = nn.Sequential(nn.Linear(c.width, c.width), nn.SiLU(), nn.Linear(c.width, 9*c.width))
+        self.tell, self.clock = nn.Linear(c.width, c.width), nn.Sequential(nn.Linear(c.width, c.width), nn.SiLU(), nn.Linear(c.width, 9*c.width))
         self.blocks, self.norm, self.leave = nn.ModuleList(Block(c.width, c.heads) for _ in range(c.layers)), nn.LayerNorm(c.width), nn.Linear(c.width, c.actions)
         for layer in (self.clock[-1], self.leave): nn.init.zeros_(layer.weight); nn.init.zeros_(layer.bias)      # every block begins as the identity
 
@@ -197,26 +207,27 @@ class ActionExpert(nn.Module):
     def tokens(self, look): # {condition: (B, n, width)}
         "What the look says, condition by condition"
         delta = lambda x: x[:, -1] - x[:, 0]
-        make = {"scene": lambda: self.read["scene"](look.scene), "latents": lambda: self.read["latents"](look.latents), "points": lambda: self.read["points"](look.points), "wrist": lambda: self.eye(look.wrist),
+        order = lambda: self.order[(look.mask.cumsum(1) - 1).clamp(0, len(self.order) - 1)]
+        make = {"scene": lambda: self.read["scene"](look.scene) + order(), "latents": lambda: self.read["latents"](look.latents), "points": lambda: self.read["points"](look.points), "wrist": lambda: self.eye(look.wrist),
                 "state": lambda: self.arm(look.state)[:, None], "memory": lambda: self.remember(look),
-                "goal": lambda: self.goal(torch.cat([look.waypoints[:, -1] - look.tip, delta(look.waypoints), delta(look.points)], 1))[:, None]}
+                "goal": lambda: self.goal(torch.cat([4*(look.waypoints - look.tip[:, None]).flatten(1), delta(look.waypoints), delta(look.points)], 1))[:, None]}
         return {k: make[k]() + self.kind[k] for k in self.config.use}
 
-    def attend(self, look, off=(), swap=()): # keys of every block, and masks (B, N)
+    def attend(self, look, off=(), swap=()): # keys and masks (B, N) of every block; (B, width) for the clock
         "All that the flow needs of a look, computed once; conditions in `off` are not there, those in `swap` are another look's of the batch"
         tokens = self.tokens(look)
         seen = {k: (look.mask if k == "scene" else torch.ones(t.shape[:2], dtype=torch.bool, device=t.device)) & (k not in off) for k, t in tokens.items()}
         for k in swap: tokens[k], seen[k] = tokens[k].roll(1, 0), seen[k].roll(1, 0)
-        out = []
+        out, told = [], sum((tokens[k][:, 0]*seen[k] for k in ("state", "goal") if k in tokens), torch.zeros(len(look.state), self.config.width, device=look.state.device))
         for i, block in enumerate(self.blocks):
             names = [k for k in tokens if k != "goal" or i == 0]
             mask = torch.cat([seen[k] for k in names], 1)
             out.append((block.keys(torch.cat([tokens[k] for k in names], 1)), mask | ~mask.any(1, keepdim=True)))     # with everything off, attention must still have somewhere to look
-        return out
+        return out, self.tell(told)
 
     def forward(self, x, t, attended): # (B, R, H, 7), (B, R) to (B, R, H, 7); R draws for each look
-        h, clock = self.enter(x) + self.place, self.clock(time_waves(t, self.config.width))
-        for block, (keys, mask) in zip(self.blocks, attended): h = block(h, clock, keys, mask)
+        h, clock = self.enter(x) + self.place, self.clock(time_waves(t, self.config.width) + attended[1][:, None])
+        for block, (keys, mask) in zip(self.blocks, attended[0]): h = block(h, clock, keys, mask)
         return self.leave(self.norm(h))
 
     def loss(self, look, actions, real, draws:int=8, generator=None): # (B, H, 7) scaled, (B, H)
@@ -248,8 +259,8 @@ class TokenExpert(ActionExpert):
 
     def logits(self, ids, attended): # (B, n) tokens before, to (B, n + 1, 256)
         ids = torch.cat([ids.new_full((len(ids), 1), self.bins), ids], 1)
-        h, clock = self.enter(ids)[:, None] + self.place[:ids.shape[1]], self.clock(time_waves(torch.zeros(len(ids), 1, device=ids.device), self.config.width))
-        for block, (keys, mask) in zip(self.blocks, attended): h = block(h, clock, keys, mask, causal=True)
+        h, clock = self.enter(ids)[:, None] + self.place[:ids.shape[1]], self.clock(time_waves(torch.zeros(len(ids), 1, device=ids.device), self.config.width) + attended[1][:, None])
+        for block, (keys, mask) in zip(self.blocks, attended[0]): h = block(h, clock, keys, mask, causal=True)
         return self.leave(self.norm(h))[:, 0]
 
     def loss(self, look, actions, real, draws=None, generator=None):
@@ -394,6 +405,11 @@ class Driver(nn.Module):
         if (head == "tokens") != isinstance(expert, TokenExpert): raise ValueError("the head 'tokens' goes with a `TokenExpert`, and no other does")
         self.expert, self.head, self.draws = expert, head, draws
 
+    def groups(self, lr): # for an optimiser
+        "Muon for the matrices between hidden states, AdamW for the rest"
+        matrices = {id(m.weight) for m in self.modules() if isinstance(m, nn.Linear) and min(m.weight.shape) >= 64}
+        return [dict(params=[p for p in self.parameters() if (id(p) in matrices) == muon], lr=lr, muon=muon) for muon in (True, False)]
+
     def remembered(self, before): # {"scene" (B, L, T, d), "mask" (B, L, T), "there" (B, L)} to (B, N, width)
         "Memories after the earlier looks, as they come"
         m = self.expert.memory.first.repeat(len(before["scene"]), 1, 1)
@@ -443,7 +459,7 @@ class DriverTrainer(SafeTrainer, Trainer):
         loss = model(**inputs)
         return (loss, {"loss": loss}) if return_outputs else loss
     def create_optimizer(self, model=None):
-        if self.optimizer is None: self.optimizer = torch.optim.AdamW(self.model.groups(self.args.learning_rate) if hasattr(self.model, "groups") else self.model.parameters(), self.args.learning_rate, betas=(.9, .95), weight_decay=1e-4)
+        if self.optimizer is None: self.optimizer = MuonAdamW(self.model.groups(self.args.learning_rate), weight_decay=1e-4)
         return self.optimizer
     def _save(self, output_dir=None, state_dict=None):
         Path(output_dir or self.args.output_dir).mkdir(parents=True, exist_ok=True)

@@ -258,10 +258,12 @@ class FastRollouts:
 
 class TeacherTrainer(FastRollouts, SafeTrainer, GRPOTrainer):
     "`GRPOTrainer` with quick rollouts, checkpoints that survive a kill, and a record"
-    def __init__(self, *args, record=None, **kw):
-        self.record = record
-        super().__init__(*args, **kw)
-        if self.ref_model is not None: self.ref_model.load_state_dict(self.model.state_dict(), strict=False)      # TRL loads it from the files that the model came from, which know nothing of a warm-up since
+    def __init__(self, model, *, args, record=None, **kw):
+        self.record, beta, args.beta = record, args.beta, 0.
+        reference = copy.deepcopy(model) if beta and not hasattr(model, "peft_config") else None                  # TRL would load it from the files that the model came from, which know nothing of a warm-up since
+        super().__init__(model, args=args, **kw)
+        self.beta = args.beta = beta
+        if reference is not None: self.ref_model = self.accelerator.prepare_model(reference.eval().requires_grad_(False), evaluation_mode=True)
     def batch_of(self, inputs): return inputs if hasattr(inputs, "items") else {k: v for part in self._buffered_inputs or [{}] for k, v in part.items()}
 
 # %% ../nbs/02_grpo.ipynb #d150000c

@@ -683,7 +683,8 @@ class Rollout:
     def __len__(self): return len(self.phases)
 
 def roll_out(env, fault=None, policy=None, steps:int=200,
-             rough:float=0., seed:int=0 # disturb what is done, though not what is logged, by so much of full scale (standard deviation)
+             rough:float=0., # now and then the moving arm is pushed aside, by so much of full scale (standard deviation); what is logged is what was meant
+             often:float=.08, seed:int=0 # share of the steps at which that happens
             ) -> Rollout:
     "Run the expert (with `fault`), or a `policy(observation) -> action (7,)`, from the state `env` is in"
     rng = np.random.default_rng(seed)
@@ -692,7 +693,8 @@ def roll_out(env, fault=None, policy=None, steps:int=200,
     note()
     todo = expert(env, fault) if policy is None else (Step(policy(env.observation()), "act") for _ in range(steps))
     for action, phase in todo:
-        env.step(action + rough*rng.normal(size=7)*(1, 1, 1, 0, 0, .3, 0) if rough else action); note()
+        shove = rough and rng.random() < often and np.any(action[:3])               # rare and large: a disturbance at every step would have every label correct the one before, which nobody can foresee
+        env.step(action + rough*rng.normal(size=7)*(1, 1, 1, 0, 0, .3, 0) if shove else action); note()
         log["actions"].append(action); log["phases"].append(phase)
         if len(log["phases"]) >= steps: break
     arrays = {k: np.asarray(v, np.float32 if k in ("states", "actions") else None) for k, v in log.items() if k != "phases"}

@@ -82,11 +82,26 @@ def test_student_is_near_its_teacher_and_needs_its_vectors():
         assert r[ratio]["n"] >= 500 and min(r[f"{how} / as it is"]["low"] for how in ("latents zeroed", "latents of another scene")) >= 1.5
     assert record["results"]["in words / in six vectors"]["value"] >= 5
 
-def test_reinforcement_starts_from_whole_weights():
-    "TRL loads its reference model from the files that the policy came from, and knows nothing of tensors that lie elsewhere"
-    from reasonflow.runs import PRESETS, find_checkpoint
-    starts = [p.stage["grpo"]["start"] for p in PRESETS.values() if "grpo" in p.stage and "/" not in p.stage["grpo"]["start"]]
-    assert "tiny-warm" in starts and not any((Path(find_checkpoint(s))/"base.json").exists() for s in (*starts, "tiny-teacher"))
+@pytest.mark.slow
+def test_reinforcement_is_leashed_to_where_it_begins(tmp_path):
+    "A start some of whose tensors lie elsewhere, and that has moved since it was loaded"
+    import torch
+    from reasonflow.backbone import load
+    from reasonflow.grpo import TeacherTrainer, as_prompts, grpo_config, reward_function
+    from reasonflow.runs import find_checkpoint
+    from reasonflow.sft import make_samples
+    assert (Path(find_checkpoint("tiny-warm"))/"base.json").exists()
+    model, processor = load("tiny-warm")
+    with torch.no_grad(): model.model.language_model.norm.weight += .01
+    began = {k: v.clone() for k, v in model.state_dict().items()}
+    samples = make_samples([("reason", i, dict(size=144, combos="seen", style="short")) for i in range(2)], progress=False)
+    for beta in (.02, 0.):
+        trainer = TeacherTrainer(model, reward_funcs=reward_function("sharp"), args=grpo_config(tmp_path/str(beta), 1, 2, 2, 1e-4, processor.tokenizer, beta=beta), train_dataset=as_prompts(samples), processing_class=processor)
+        assert trainer.beta == trainer.args.beta == beta
+        if not beta: assert trainer.ref_model is None; continue
+        kept = trainer.ref_model.state_dict()
+        assert all(torch.equal(kept[k], v) for k, v in began.items()) and not any(p.requires_grad for p in trainer.ref_model.parameters())
+        assert not {p.data_ptr() for p in trainer.ref_model.parameters()} & {p.data_ptr() for p in model.parameters()}           # it does not move with the policy
 
 def test_no_path_of_a_machine_is_shipped():
     for path in [*(ROOT/"assets").rglob("*.json*"), *(ROOT/"assets").rglob("*.md")]: assert not any(w in path.read_text() for w in ("/tmp/", "/home/", "/root/")), path
