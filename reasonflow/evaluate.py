@@ -147,11 +147,12 @@ def examples(trials) -> dict: # {family: [first success or None, first failure o
 def strip(trials, n:int=6, size:int=216):
     "Each trial in `n` pictures, a row for each; returns the figure"
     import matplotlib.pyplot as plt
-    fig, axes = plt.subplots(len(trials), n, figsize=(2.15*n, 2.45*len(trials)), squeeze=False, layout="constrained")
+    fig, axes = plt.subplots(len(trials), n, figsize=(2.15*n, 2.5*len(trials)), squeeze=False, layout="constrained")
+    fig.get_layout_engine().set(rect=(0, 0, 1, .97), hspace=.08)
     for row, t in zip(axes, trials):
         frames = replay(t, t.actions, size)
         for ax, i in zip(row, np.linspace(0, len(frames) - 1, n).astype(int)): ax.imshow(frames[i]); ax.axis("off"); ax.set_title(f"step {min(2*i, t.steps)}", fontsize=8, loc="right")
-        row[0].set_title(f"{t.instruction}: {'success' if t.success else t.why}\n", fontsize=9, loc="left", color="tab:green" if t.success else "tab:red")
+        row[0].set_title(f"{t.instruction}: {'success' if t.success else t.why}\n", fontsize=9, loc="left", color="tab:green" if t.success else "tab:red").set_in_layout(False)
     return fig
 
 def films(folder, trials, size:int=240) -> list: # of paths
