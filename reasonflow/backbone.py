@@ -180,7 +180,7 @@ def save(folder, model, processor, card:str="", # MODEL_CARD.md
         processor.save_pretrained(tmp)
         config = json.loads((tmp/"config.json").read_text()); config["dtype"] = str(dtype).removeprefix("torch.")
         (tmp/"config.json").write_text(json.dumps(config, indent=1))
-        slim(tmp, base)
+        if base: slim(tmp, base)
         if head is not None: tensors = {"number_head": head.state_dict(), **dict(tensors)}
         for name, some in dict(tensors).items(): save_file({k: v.detach().cpu().contiguous() for k, v in some.items()}, tmp/f"{name}.safetensors")
         for name, text in {"MODEL_CARD.md": card, **dict(texts)}.items(): (tmp/name).write_text(text)

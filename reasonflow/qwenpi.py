@@ -169,7 +169,7 @@ class QwenPI(nn.Module):
         return flow_loss(self.action_model(x, t, keys, mask.repeat(draws, 1)), noise, a, r)
 
     @torch.no_grad()
-    def act(self, batch, noise=None, steps:int=4, solver="euler", off=(), swap=(), planned=None, weight=None): # (B, H, 7) scaled
+    def act(self, batch, noise=None, steps:int=4, solver="euler", planned=None, weight=None): # (B, H, 7) scaled
         "A chunk for each prompt; keys are computed once for all steps"
         layers, mask = self.layers(batch)
         keys, c = self.action_model.keys(layers), self.action_model.config
