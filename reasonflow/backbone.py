@@ -6,8 +6,8 @@
 __all__ = ['SPECIAL', 'QWEN_SIZES', 'QWEN3_5_4B', 'LORA_TARGETS', 'DIGITS', 'train_tokenizer', 'FramesProcessor', 'FramesConfig',
            'make_processor', 'qwen_config', 'new_model', 'best_dtype', 'load', 'weights_of', 'processor_for', 'slim',
            'save', 'on_meta', 'module_table', 'add_lora', 'bare', 'patchify', 'mark_answer', 'Collator', 'NumberHead',
-           'Looking', 'answer_loss', 'MuonAdamW', 'make_optimizer', 'quicken', 'freeze_eyes', 'prompts', 'answer',
-           'model_card']
+           'Looking', 'answer_loss', 'fast_bf16', 'MuonAdamW', 'make_optimizer', 'quicken', 'freeze_eyes', 'prompts',
+           'answer', 'model_card']
 
 # %% ../nbs/foundations/backbone.ipynb #d360a128
 import hashlib, json, math, os, re
@@ -200,10 +200,11 @@ def on_meta(config=QWEN3_5_4B):
     with torch.device("meta"): return Qwen3_5ForConditionalGeneration(Qwen3_5Config(**config))
 
 def module_table(model):
-    "Parameters by part: rows of (part, modules, parameters); tied weights count once"
+    "Parameters by part: rows of (part, tensors, parameters); tied weights count once; of a model that is no Qwen, by the names of its parts"
     parts = {}
-    kinds = model.config.text_config.layer_types
+    text = getattr(getattr(model, "config", None), "text_config", None); kinds = text.layer_types if text else ()
     for name, p in model.named_parameters():
+        if not text: n, total = parts.get(part := name.split(".")[0], (0, 0)); parts[part] = (n + 1, total + p.numel()); continue
         m = re.match(r"model\.language_model\.layers\.(\d+)\.(\w+)", name)
         part = (f"text {kinds[int(m[1])]} layers: {'mlp' if m[2] == 'mlp' else 'norms' if 'norm' in m[2] else 'mixer'}" if m else
                 "vision blocks" if "visual.blocks" in name else "vision merger" if "visual.merger" in name else "vision embedding" if "visual" in name else
@@ -395,12 +396,18 @@ def answer_loss(model, batch, head=None, number_weight=5., look_weight=.5):
     return loss, parts
 
 # %% ../nbs/foundations/backbone.ipynb #171dd1e3
+def fast_bf16() -> bool:
+    "Does this machine multiply bfloat16 faster than float32? GPUs, and processors with instructions for it; others emulate it, twenty times slower"
+    if torch.cuda.is_available(): return torch.cuda.is_bf16_supported(including_emulation=False)
+    return getattr(torch.cpu, "_is_avx512_bf16_supported", bool)() or getattr(torch.cpu, "_is_amx_tile_supported", bool)()
+
 class MuonAdamW(torch.optim.Optimizer):
     "Muon (Jordan et al., 2024) for matrices, AdamW for the rest: `groups` as for AdamW, with `muon=True` where it applies"
     def __init__(self, groups, lr=1e-3, weight_decay=0., momentum=.95, betas=(.9, .95), eps=1e-8, muon=False,
                  half:bool|None=None # orthogonalise in bfloat16? None: on a GPU only, for most CPUs emulate it, twenty times slower than float32
                 ):
-        super().__init__(groups, dict(lr=lr, weight_decay=weight_decay, momentum=momentum, betas=betas, eps=eps, muon=muon, half=half))
+        super().__init__(groups, dict(lr=lr, weight_decay=weight_decay, momentum=momentum, betas=betas, eps=eps, muon=muon))
+        self.half = half                                     # the machine's, not the training's: not kept in a checkpoint
 
     @torch.no_grad()
     def step(self, closure=None):
@@ -414,7 +421,7 @@ class MuonAdamW(torch.optim.Optimizer):
     def _muon(self, p, grad, state, g):
         if not state: state["momentum"] = torch.zeros_like(p)
         m = state["momentum"].lerp_(grad, 1 - g["momentum"])
-        u = _orthogonal(grad.lerp(m, g["momentum"]), p.is_cuda if g["half"] is None else g["half"])   # Nesterov
+        u = _orthogonal(grad.lerp(m, g["momentum"]), p.is_cuda if self.half is None else self.half)   # Nesterov
         p.mul_(1 - g["lr"]*g["weight_decay"]).add_(u, alpha=-g["lr"]*.2*max(p.shape)**.5)   # as large as AdamW's step would be
 
     def _adamw(self, p, grad, state, g):

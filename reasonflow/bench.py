@@ -108,7 +108,7 @@ def bench_draws(looks:int=32, seconds:float=4.) -> dict:
     from reasonflow.expert import ActionExpert, Look
     torch.manual_seed(0)
     expert, r = ActionExpert(), torch.randn
-    look = Look(r(looks, 96, 128), torch.ones(looks, 96, dtype=torch.bool), r(looks, 6, 128), r(looks, 5, 128), torch.rand(looks, 5, 2), torch.rand(looks, 2), r(looks, 8), torch.rand(looks, 3, 72, 72))
+    look = Look(r(looks, 96, 128), torch.ones(looks, 96, dtype=torch.bool), r(looks, 6, 128), r(looks, 5, 128), torch.rand(looks, 5, 2), torch.rand(looks, 2), r(looks, 8), *torch.rand(2, looks, 3, 72, 72))
     actions, real = r(looks, 16, 7).clamp(-1, 1), torch.ones(looks, 16, dtype=torch.bool)
     def step(draws): expert.zero_grad(); expert.loss(look, actions, real, draws).backward()
     one, eight = (looks*d*timed(lambda: step(d), seconds) for d in (1, 8))
@@ -124,7 +124,7 @@ def bench_policy(name="tiny-policy", seconds:float=3.) -> dict:
     o = env.reset(seed=500_000)[0]; c, rates = policy.driver.expert.config, machine_rates(seconds=seconds/3)
     images, tasks = [o["image"]], [o["instruction"]]
     look = policy.look([o], [0]); attended = policy.driver.expert.attend(look); noise = torch.randn(1, c.horizon, c.actions)
-    expert, told = policy.driver.expert, ("read", "eye", "arm", "goal", "memory", "tell")
+    expert, told = policy.driver.expert, ("read", "eyes", "listen", "sought", "arm", "goal", "memory", "aim_pool", "aim", "hear", "tell")
     vlm, conditions, flows = weight_of(policy.sight.student.model), weight_of(*(m for n, m in expert.named_children() if n in told)), weight_of(*(m for n, m in expert.named_children() if n not in told))
     def flow(): return integrate(lambda x, t: expert(x[:, None], t[:, None], attended)[:, 0], noise, policy.steps, policy.solver)
     def first(): policy.reset([0]); policy.predict_batch([o], [0])

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['app', 'console', 'NOTEBOOKS', 'SUITES', 'notebooks_folder', 'run_notebook', 'results_table', 'run', 'evaluate',
-           'demos', 'pins', 'check_machine', 'doctor', 'main', 'reasoning_table', 'latent_table', 'readme_table',
-           'readme_figure', 'readme']
+           'demos', 'pins', 'check_machine', 'doctor', 'main', 'reasoning_table', 'latent_table', 'policy_table',
+           'readme_table', 'readme_figure', 'readme']
 
 # %% ../nbs/cli.ipynb #e429bea0
-import importlib.util, json, os, platform, shutil, subprocess, sys, time
+import csv, importlib.util, json, os, platform, shutil, subprocess, sys, time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -208,6 +208,18 @@ def latent_table() -> str: # markdown
     ms = lambda way: f"{(r := record['results'][f'milliseconds per answer, {way}'])['value']:.0f} [{r['low']:.0f}, {r['high']:.0f}]"
     return "\n".join(rows) + f"\n\nMilliseconds per answer, one at a time on two cores: {ms('in six vectors')} in six vectors, {ms('at once')} as text without a thought, {ms('in words')} in words (n {record['results']['milliseconds per answer, in words']['n']})."
 
+def policy_table() -> str: # markdown
+    "Stage 3 as the README shows it: the shipped policy with its conditions off and swapped, other heads, a memory; all families but stacking, at the end of the episode"
+    from reasonflow.runs import find_asset
+    with open(find_asset("results/tiny-policy.csv")) as f: record = [r for r in csv.DictReader(f) if r["what"] in ("success, all but stack", "success, stack")]
+    shipped, percent = weights_hash("tiny-policy"), lambda r: "–" if r is None else f"{float(r['value']):.0%} [{100*float(r['low']):.0f}, {100*float(r['high']):.0f}]"
+    rows = ["| case | scenes | success without stacking | stacking | n (without stacking) |", "|---|---|---|---|---|"]
+    for case, weights, suite in dict.fromkeys((r["case"], r["weights"], r["suite"]) for r in record):
+        of = {r["what"]: r for r in record if (r["case"], r["weights"], r["suite"]) == (case, weights, suite)}
+        if "success, all but stack" not in of: continue
+        rows.append(f"| {'**' if (own := weights == shipped) and case == 'as it is' else ''}{'`tiny-policy`, ' if own else ''}{case}{'**' if own and case == 'as it is' else ''} | {suite} | {percent(of['success, all but stack'])} | {percent(of.get('success, stack'))} | {of['success, all but stack']['n']} |")
+    return "\n".join(rows)
+
 def readme_table() -> str: # markdown
     "Stage 1's results as the README shows them"
     from reasonflow.runs import find_asset
@@ -244,7 +256,7 @@ def readme():
     import re
     root = notebooks_folder().parent
     page = (root/"README.md").read_text()
-    for name, table in (("results", readme_table), ("reasoning", reasoning_table), ("latent", latent_table)): page = re.sub(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", lambda m: m[1] + table() + m[2], page, flags=re.S)
+    for name, table in (("results", readme_table), ("reasoning", reasoning_table), ("latent", latent_table), ("policy", policy_table)): page = re.sub(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", lambda m: m[1] + table() + m[2], page, flags=re.S)
     (root/"README.md").write_text(page)
     readme_figure(root/"assets"/"figures"/"before_after.png")
 

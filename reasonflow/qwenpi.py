@@ -136,7 +136,7 @@ class QwenPI(nn.Module):
     "A vision-language model, a projector for each of its layers, and the head"
     def __init__(self, vlm, config=QwenPIConfig(), draws:int=8):
         super().__init__()
-        self.draws = draws
+        self.draws, self.slow = draws, .1
         self.qwen_vl_interface = nn.Module(); self.qwen_vl_interface.model = vlm
         self.action_model = LayerwiseHead(config)
         self.project_layers = nn.ModuleList(nn.Sequential(nn.LayerNorm(config.vlm), nn.Linear(config.vlm, config.width)) for _ in range(config.layers))
@@ -153,9 +153,12 @@ class QwenPI(nn.Module):
         return [p(h.to(p[1].weight.dtype)) for p, h in zip(self.project_layers, out.hidden_states[-n:])], batch["attention_mask"].bool()
 
     def groups(self, lr): # for an optimiser
-        "The head learns at `lr`, the language model at a tenth of it"
-        slow = list(self.qwen_vl_interface.parameters()); slow_ids = {id(p) for p in slow}
-        return [dict(params=[p for p in self.parameters() if id(p) not in slow_ids], lr=lr), dict(params=[p for p in slow if p.requires_grad], lr=lr/10)]
+        "The head learns at `lr`, the language model at a tenth of it; matrices by Muon, the rest by AdamW"
+        slow = {id(p) for p in self.qwen_vl_interface.parameters()}
+        vlm = self.qwen_vl_interface.model; words = {id(vlm.get_input_embeddings().weight), id(vlm.get_output_embeddings().weight)}
+        matrices = {id(m.weight) for m in self.modules() if isinstance(m, nn.Linear) and min(m.weight.shape) >= 64} - words
+        some = lambda is_slow, muon: [p for p in self.parameters() if p.requires_grad and (id(p) in slow) == is_slow and (id(p) in matrices) == muon]
+        return [dict(params=some(is_slow, muon), lr=lr*(self.slow if is_slow else 1), muon=muon) for is_slow in (False, True) for muon in (True, False)]
 
     def forward(self, batch, actions, real=None): return self.loss(batch, actions, real, self.draws)
 
@@ -209,32 +212,35 @@ def load_published(policy, state:dict): # name: tensor, as in the published file
     return policy
 
 # %% ../nbs/03_qwenpi.ipynb #b3000015
-def tower_reader(vlm, every):
-    "A function from a recording to what a frozen vision tower makes of both cameras"
+def tower_reader(vlm, every, rest):
+    "A function from a recording to both cameras' pictures, or to what a resting vision tower makes of them"
     model, processor = load(vlm); eyes = Collator(processor)
     @torch.no_grad()
     def read(r):
         steps = np.arange(0, len(r), every)
-        pixels, grid = patchify(np.concatenate([eyes.frames(r.images[k][steps]) for k in ("image", "wrist_image")]), eyes.patch, eyes.merge)
+        both = np.concatenate([eyes.frames(r.images[k][steps]) for k in ("image", "wrist_image")])
+        if not rest: return dict(frames=torch.tensor(both).unflatten(0, (2, -1)).transpose(0, 1).contiguous(), step=torch.tensor(steps))
+        pixels, grid = patchify(both, eyes.patch, eyes.merge)
         seen = torch.stack(list(bare(model).model.get_image_features(pixels, grid, return_dict=True).pooler_output))
         return dict(seen=seen.unflatten(0, (2, -1)).transpose(0, 1).half(), step=torch.tensor(steps))
     return read
 
 class Pictures(Looks):
-    "What a vision tower made of each look, with instruction and state"
-    def __getitem__(self, i): return super().__getitem__(i) | dict(seen=self.all["seen"][i].float(), task=self.moment(i)[0].task)
+    "What is seen at each look, with instruction and state"
+    def __getitem__(self, i): return super().__getitem__(i) | dict(task=self.moment(i)[0].task) | {k: self.all[k][i] for k in ("seen", "frames") if k in self.all}
 
-def prepare_pictures(folder, data, vlm, every:int=4, per_part:int=50, workers:int=2, progress=True):
-    "What the vision tower of `vlm` (folder or shipped name) makes of the recordings in `data` (folder of a LeRobotDataset)"
-    by_parts(folder, data, tower_reader, dict(vlm=str(vlm), every=every), per_part, workers, progress, vlm=weights_hash(vlm), every=every)
+def prepare_pictures(folder, data, vlm, every:int=4, rest:bool=True, # does the vision tower rest? Then what it makes of the pictures is kept, else they are
+                     per_part:int=50, workers:int=2, progress=True):
+    "What the recordings in `data` (folder of a LeRobotDataset) show to `vlm` (folder or shipped name)"
+    by_parts(folder, data, tower_reader, dict(vlm=str(vlm), every=every, rest=rest), per_part, workers, progress, vlm=weights_hash(vlm), every=every, rest=rest)
     return Pictures(folder, data)
 
 class PictureCollator:
     "Items of `Pictures` to one batch; what was seen stands for the pictures"
     def __init__(self, processor): self.collate = Collator(processor); self.blank = np.zeros((self.collate.side, self.collate.side, 3), np.uint8)
     def __call__(self, items):
-        batch = prompts(self.collate, [dict(frames=[self.blank]*2, human=with_state(i["task"], i["state"].numpy())) for i in items])
-        batch = {k: v for k, v in batch.items() if k != "pixel_values"} | dict(seen=torch.cat([i["seen"].flatten(0, 1) for i in items]))
+        batch = prompts(self.collate, [dict(frames=[*i["frames"].numpy()] if "frames" in i else [self.blank]*2, human=with_state(i["task"], i["state"].numpy())) for i in items])
+        if "seen" in items[0]: batch = {k: v for k, v in batch.items() if k != "pixel_values"} | dict(seen=torch.cat([i["seen"].float().flatten(0, 1) for i in items]))
         return dict(batch=batch, actions=torch.stack([i["actions"] for i in items]), real=torch.stack([i["real"] for i in items]))
 
 # %% ../nbs/03_qwenpi.ipynb #b3000018

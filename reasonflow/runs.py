@@ -33,12 +33,12 @@ PRESETS = {p.name: p for p in [
            {"base": dict(scenes=24, vision_steps=6, steps=6, batch=8, lr=1e-3), "sft": dict(episodes=8, steps=6, batch=8, lr=1e-3, eval=8),
             "grpo": dict(start="tiny-sft", episodes=4, warm_steps=2, warm_batch=4, warm_lr=9e-4, steps=2, eval=4, train=dict(prompts=2, group=2, lr=2e-4, max_length=64)),
             "distill": dict(start="tiny-teacher", teacher="tiny-teacher", episodes=4, group=2, steps=3, batch=2, lr=9e-4, eval=4, bottleneck=True),
-            "expert": dict(student="tiny-student", families=("pick up",), episodes=2, every=8, steps=3, batch=4, draws=2, lr=1.5e-3, eval=2)}),
+            "expert": dict(student="tiny-student", families=("pick up",), without=(), episodes=2, every=8, steps=3, batch=4, draws=2, lr=1.5e-3, eval=2)}),
     Preset("tiny", "tiny-base", 144, "short", 3,
            {"base": dict(scenes=220, vision_steps=30, steps=15, batch=32, lr=1.5e-3), "sft": dict(episodes=300, steps=220, batch=24, lr=1.4e-3, eval=60, lean=.7, frozen_eyes=True),
             "grpo": dict(start="tiny-warm", episodes=160, warm_steps=0, warm_batch=24, warm_lr=9e-4, steps=24, eval=60, train=dict(prompts=8, group=8, lr=5e-5)),
             "distill": dict(start="tiny-teacher", teacher="tiny-teacher", episodes=200, group=4, steps=90, batch=24, lr=9e-4, eval=60, bottleneck=False),
-            "expert": dict(student="tiny-student", families=("pick up",), episodes=80, every=2, steps=300, batch=32, draws=4, lr=1.5e-3, eval=20)}),
+            "expert": dict(student="tiny-student", families=("pick up",), without=("memory",), episodes=80, every=2, steps=800, batch=16, draws=2, lr=1.2e-3, eval=20)}),
     Preset("small", "Qwen/Qwen3.5-0.8B", 448, "card", 8, {"sft": dict(episodes=4000, steps=4000, batch=8, accumulate=1, lr=2e-5, eval=200, lora=16),
             "grpo": dict(start="Qwen/Qwen3.5-0.8B", episodes=1000, warm_steps=200, warm_batch=8, warm_lr=2e-5, steps=200, eval=100, lora=16, train=dict(prompts=1, group=4, lr=1e-5, gradient_accumulation_steps=4, iterations=1, max_length=512)),
             "distill": dict(start="Qwen/Qwen3.5-0.8B", teacher="Qwen/Qwen3.5-0.8B", episodes=500, group=4, steps=1500, batch=4, lr=1e-4, eval=100, bottleneck=True)}),
@@ -210,7 +210,7 @@ def style():
     mpl.rcParams.update(STYLE)
     try: from matplotlib_inline.backend_inline import set_matplotlib_formats
     except ImportError: return
-    set_matplotlib_formats("jpeg", pil_kwargs={"quality": 88})
+    set_matplotlib_formats("jpeg", pil_kwargs={"quality": 72, "optimize": True, "progressive": True})
 
 def smooth(y, span):
     "Running mean over `span` points, the same length"
