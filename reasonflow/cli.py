@@ -98,7 +98,7 @@ def _asking(checkpoint, suite, against, episodes, seed, workers):
     return lambda: {f"{kind}, {k}": r for kind, row in sight(model, processor, look_around(range(seed, seed + episodes), side, workers)).items() for k, r in row.items()}
 
 @app.command("eval")
-def evaluate(checkpoint: str = typer.Option(..., help="folder, shipped name (tiny-base, tiny-sft, tiny-warm, tiny-teacher, tiny-student) or hub name"),
+def evaluate(checkpoint: str = typer.Option(..., help="folder, shipped name (tiny-base, tiny-sft, tiny-warm, tiny-teacher, tiny-student, tiny-policy) or hub name"),
              suite: str = typer.Option("grounding", help="grounding (Stage 1), sight (what only the image can answer), reasoning (Stage 2's teacher), latent (its student), tabletop, held out or memory (a policy in closed loop)"),
              against: str = typer.Option(None, help="reasoning: the checkpoint it started from; latent: its teacher"),
              episodes: int = 500, seed: int = typer.Option(500_000, help="first scene seed, from 400000 (validation) or 500000 (test)"),
@@ -166,7 +166,7 @@ def check_machine():
         env = Tabletop(size=32); env.reset(seed=0)
         rows.append(("Renderer", "ok", os.environ.get("MUJOCO_GL") or type(__import__("reasonflow.world", fromlist=["screen"]).screen(32).gl).__module__))
     except Exception as e: rows.append(("Renderer", "missing", str(e)))
-    for name in ("tiny-base", "tiny-sft", "tiny-warm", "tiny-teacher", "tiny-student"):
+    for name in ("tiny-base", "tiny-sft", "tiny-warm", "tiny-teacher", "tiny-student", "tiny-policy"):
         try: rows.append((name, "ok", find_checkpoint(name)))
         except FileNotFoundError as e: rows.append((name, "missing", str(e)))
     return rows
