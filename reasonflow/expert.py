@@ -114,7 +114,7 @@ class ExpertConfig:
     eye: int = 72                        # side of the pictures for the expert's own eyes (pixels)
     points: int = 5                      # spatial tokens, each with its waypoint
     prompt: int = 96                     # tokens that have a place of their own; those behind share the last
-    aim: bool = True                     # does it say where the fingertips will be, and hear itself?
+    aim: bool = True                     # does it say where the fingertips will be, hear itself, and show its eyes where that is?
     use: tuple = CONDITIONS              # which conditions it is built with
 
 @dataclass
@@ -136,18 +136,18 @@ SPOTS = 3                                # of the detectors of an eye, those tha
 
 class Eye(nn.Module):
     "(B, 3, side, side) in 0..1 to (B, n, width): what there is at each of `n` places, and where (spatial softmax: arXiv 1504.00702); which places these are depends on what it is told"
-    def __init__(self, width, side, told, n=32):
+    def __init__(self, width, side, hint, n=32):
         super().__init__()
         self.side = side
         self.net = nn.Sequential(nn.Conv2d(3, 32, 5, 2, 2), nn.SiLU(), nn.Conv2d(32, 64, 5, 2, 2), nn.SiLU(), nn.Conv2d(64, 64, 3, 1, 1), nn.SiLU())
         self.cells = self.net(torch.zeros(1, 3, side, side)).shape[-1]; axis = torch.linspace(-1, 1, self.cells)
         x, y = axis.repeat(self.cells), axis.repeat_interleave(self.cells)
         self.register_buffer("grid", torch.stack([x, y, x**2 + y**2], -1), persistent=False)
-        self.seek, self.hear = nn.Parameter(torch.randn(n, 67)/8), nn.Linear(told, n*67)             # colours and shapes, x, y and x² + y²: it can look for a thing, at a place, or both
-        nn.init.normal_(self.hear.weight, std=.5/told**.5); nn.init.zeros_(self.hear.bias)
+        self.seek, self.hear = nn.Parameter(torch.randn(n, 67)/8), nn.Linear(hint, n*67)             # colours and shapes, x, y and x² + y²: it can look for a thing, at a place, or both
+        nn.init.normal_(self.hear.weight, std=.5/hint**.5); nn.init.zeros_(self.hear.bias)
         self.out, self.name = nn.Linear(66, width), nn.Parameter(.02*torch.randn(n, width))
-    def forward(self, x, told): # (B, n, width), (B, n, cells²) logits, (B, n, 2) in −1..1
-        f, seek = self.net(2*x - 1).flatten(2).mT, self.seek + self.hear(told).unflatten(-1, self.seek.shape)
+    def forward(self, x, hint): # (B, n, width), (B, n, cells²) logits, (B, n, 2) in −1..1
+        f, seek = self.net(2*x - 1).flatten(2).mT, self.seek + self.hear(hint).unflatten(-1, self.seek.shape)
         with torch.autocast(x.device.type, enabled=False):                                           # coordinates are not rounded
             f, seek = f.float(), seek.float()
             logits = 4*(seek[..., :64] @ f.mT + seek[..., 64:] @ self.grid.mT)
@@ -194,8 +194,8 @@ def in_wrist(points, states): # (…, n, 3) m, (…, 8) to (…, n, 2) in 0..1
 class Pool(nn.Module):
     "What `n` questions find in a set of tokens: (B, N, width), (B, N) to (B, n width)"
     def __init__(self, width, heads, n=4): super().__init__(); self.ask, self.norm, self.read = nn.Parameter(.02*torch.randn(n, width)), nn.LayerNorm(width), nn.MultiheadAttention(width, heads, batch_first=True)
-    def forward(self, tokens, mask, told): # and (B, width), which the questions depend on
-        q, k = self.ask + told[:, None], self.norm(tokens)
+    def forward(self, tokens, mask, numbers): # and (B, width), which the questions depend on
+        q, k = self.ask + numbers[:, None], self.norm(tokens)
         return (q + self.read(self.norm(q), k, k, key_padding_mask=~mask, need_weights=False)[0]).flatten(1)
 
 class Memory(nn.Module):
@@ -243,7 +243,7 @@ def taken(look, off, swap):
     empty = {f: torch.zeros_like(getattr(look, f)) for k in off for f in PARTS.get(k, ())}
     return replace(look, **empty | {f: getattr(look, f).roll(1, 0) for k in swap for f in PARTS.get(k, ())})
 
-Attended = namedtuple("Attended", "keys told aim logits")     # keys and masks (B, N) of every block; (B, width) for the clock; (B, 16) where it says the fingertips will be, or None; what each eye looks at
+Attended = namedtuple("Attended", "keys numbers aim logits")     # keys and masks (B, N) of every block; (B, width) for the clock; (B, 16) where it says the fingertips will be, or None; what each eye looks at
 
 class ActionExpert(nn.Module):
     "A transformer over a chunk of actions: noise, a time and a look to a velocity"
@@ -311,7 +311,7 @@ class ActionExpert(nn.Module):
         return Attended(keys, self.tell(numbers), aim, logits)
 
     def forward(self, x, t, attended): # (B, R, H, 7), (B, R) to (B, R, H, 7); R draws for each look
-        h, clock = self.enter(x) + self.place, self.clock(time_waves(t, self.config.width) + attended.told[:, None])
+        h, clock = self.enter(x) + self.place, self.clock(time_waves(t, self.config.width) + attended.numbers[:, None])
         for block, (keys, mask) in zip(self.blocks, attended.keys): h = block(h, clock, keys, mask)
         return self.leave(self.norm(h))
 
@@ -350,7 +350,7 @@ class TokenExpert(ActionExpert):
 
     def logits(self, ids, attended): # (B, n) tokens before, to (B, n + 1, 256)
         ids = torch.cat([ids.new_full((len(ids), 1), self.bins), ids], 1)
-        h, clock = self.enter(ids)[:, None] + self.place[:ids.shape[1]], self.clock(time_waves(torch.zeros(len(ids), 1, device=ids.device), self.config.width) + attended.told[:, None])
+        h, clock = self.enter(ids)[:, None] + self.place[:ids.shape[1]], self.clock(time_waves(torch.zeros(len(ids), 1, device=ids.device), self.config.width) + attended.numbers[:, None])
         for block, (keys, mask) in zip(self.blocks, attended.keys): h = block(h, clock, keys, mask, causal=True)
         return self.leave(self.norm(h))[:, 0]
 
@@ -463,14 +463,14 @@ class Looks(torch.utils.data.Dataset):
         self.at = {(int(e), int(s)): i for i, (e, s) in enumerate(zip(self.all["episode"], self.all["step"]))}
         self.norm, self.arm = Normalizer(self.data.stats["action"], "q99", "closed is +1"), Normalizer(self.data.stats["observation.state"], "q99")
         rows = [self._row(*self.moment(i)) for i in range(len(self))]
-        self.told = {k: torch.tensor(np.stack([r[k] for r in rows])) for k in rows[0]}
-        self.told["state"], self.told["actions"] = torch.tensor(self.arm(self.told["states"])).float(), torch.tensor(self.norm(self.told["actions"])).float()
+        self.facts = {k: torch.tensor(np.stack([r[k] for r in rows])) for k in rows[0]}
+        self.facts["state"], self.facts["actions"] = torch.tensor(self.arm(self.facts["states"])).float(), torch.tensor(self.norm(self.facts["actions"])).float()
     def __len__(self): return len(self.all["step"])
     def moment(self, i): e, step = int(self.all["episode"][i]), int(self.all["step"][i]); return self.record[e], e, step
     def _row(self, r, _, step):
         actions, real = chunk(r.actions, step)
         return dict(states=r.states[step], actions=actions, real=real | rests(r.actions))
-    def __getitem__(self, i): return {k: self.told[k][i] for k in ("state", "actions", "real")}
+    def __getitem__(self, i): return {k: self.facts[k][i] for k in ("state", "actions", "real")}
 
 class Moments(Looks):
     "What a student made of each look"
@@ -479,15 +479,15 @@ class Moments(Looks):
                 ):
         super().__init__(folder, data)
         self.think, self.every_look, self.most, self.student = think, every_look, most, self.made["student"]
-        self.told["tip"] = torch.tensor(tip_in_image(self.told["states"])).float()
+        self.facts["tip"] = torch.tensor(tip_in_image(self.facts["states"])).float()
         if think == "each" and self.made["think"] != "each": raise ValueError(f"{folder} was made with one thought for each episode: `prepare(…, think='each')` makes one for each look")
     def _row(self, r, e, step): aim, points = aim_of(r.states, r.actions, step); return super()._row(r, e, step) | dict(aim=aim, front=tip_in_image(points), wrist=in_wrist(points, r.states[step]))
     def __getitem__(self, i):
         _, e, step = self.moment(i); plan = self.at[e, 0] if self.think == "once" else i
         earlier = [self.at[e, s] for s in range(step % self.every_look, step, self.every_look) if (e, s) in self.at][-self.most:]
         get = lambda k, j: self.all[k][j].float()
-        return super().__getitem__(i) | dict(aim=self.told["aim"][i], spots={k: self.told[k][i].float() for k in ("front", "wrist")}, scene=get("scene", i), mask=self.all["mask"][i], latents=get("latents", plan), points=get("points", plan), waypoints=get("waypoints", plan), **{k: self.all[k][i].permute(2, 0, 1).float()/255 for k in ("front", "wrist")},
-                                             tip=self.told["tip"][i], earlier=torch.tensor(earlier + [-1]*(self.most - len(earlier))))
+        return super().__getitem__(i) | dict(aim=self.facts["aim"][i], spots={k: self.facts[k][i].float() for k in ("front", "wrist")}, scene=get("scene", i), mask=self.all["mask"][i], latents=get("latents", plan), points=get("points", plan), waypoints=get("waypoints", plan), **{k: self.all[k][i].permute(2, 0, 1).float()/255 for k in ("front", "wrist")},
+                                             tip=self.facts["tip"][i], earlier=torch.tensor(earlier + [-1]*(self.most - len(earlier))))
 
 # %% ../nbs/03_expert.ipynb #a3000020
 HEADS = ("flow", "l1", "mse", "tokens")

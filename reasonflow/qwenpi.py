@@ -136,7 +136,7 @@ class QwenPI(nn.Module):
     "A vision-language model, a projector for each of its layers, and the head"
     def __init__(self, vlm, config=QwenPIConfig(), draws:int=8):
         super().__init__()
-        self.draws, self.slow = draws, .1
+        self.draws = draws
         self.qwen_vl_interface = nn.Module(); self.qwen_vl_interface.model = vlm
         self.action_model = LayerwiseHead(config)
         self.project_layers = nn.ModuleList(nn.Sequential(nn.LayerNorm(config.vlm), nn.Linear(config.vlm, config.width)) for _ in range(config.layers))
@@ -158,7 +158,7 @@ class QwenPI(nn.Module):
         vlm = self.qwen_vl_interface.model; words = {id(vlm.get_input_embeddings().weight), id(vlm.get_output_embeddings().weight)}
         matrices = {id(m.weight) for m in self.modules() if isinstance(m, nn.Linear) and min(m.weight.shape) >= 64} - words
         some = lambda is_slow, muon: [p for p in self.parameters() if p.requires_grad and (id(p) in slow) == is_slow and (id(p) in matrices) == muon]
-        return [dict(params=some(is_slow, muon), lr=lr*(self.slow if is_slow else 1), muon=muon) for is_slow in (False, True) for muon in (True, False)]
+        return [dict(params=some(is_slow, muon), lr=lr/10 if is_slow else lr, muon=muon) for is_slow in (False, True) for muon in (True, False)]
 
     def forward(self, batch, actions, real=None): return self.loss(batch, actions, real, self.draws)
 
@@ -260,7 +260,7 @@ def save_qwenpi(folder, policy, vlm:str, # folder or shipped name of what it beg
     same = lambda k: (b := began.get(k.removeprefix("qwen_vl_interface.model."))) is not None and torch.equal(b, own[k].cpu())
     with atomic_folder(folder) as tmp:
         save_file({k: v.detach().cpu().contiguous() for k, v in own.items() if not same(k) and not k.endswith("lm_head.weight")}, tmp/"model.safetensors")
-        (tmp/"config.json").write_text(json.dumps(dict(policy="qwenpi", vlm=str(vlm), vlm_weights=weights_hash(vlm), head=asdict(policy.config), steps=policy.steps, solver=policy.solver, about=policy.about), indent=1))
+        (tmp/"config.json").write_text(json.dumps(dict(policy="qwenpi", vlm=str(vlm), vlm_weights=weights_hash(vlm), head=asdict(policy.config), steps=policy.steps, solver=policy.solver, noise=policy.noise, about=policy.about), indent=1))
         (tmp/"normalization.json").write_text(normalization({"tabletop": policy.norm, "tabletop state": policy.arm})); (tmp/"MODEL_CARD.md").write_text(card)
     return Path(folder)
 
@@ -273,4 +273,4 @@ def load_qwenpi(path, **kw) -> QwenPolicy:
     learnt = {k: v.float() for k, v in load_file(path/"model.safetensors").items()}
     missing, more = driver.load_state_dict(learnt, strict=False)
     if more or (missing := [k for k in missing if not k.startswith("qwen_vl_interface.")]): raise ValueError(f"{path} does not fit its own configuration: {[*more, *missing][0]}")
-    return QwenPolicy(driver, processor, read_normalization(path, "tabletop"), read_normalization(path, "tabletop state"), **{k: about[k] for k in ("steps", "solver", "about")} | kw)
+    return QwenPolicy(driver, processor, read_normalization(path, "tabletop"), read_normalization(path, "tabletop state"), **{k: about[k] for k in ("steps", "solver", "noise", "about") if k in about} | kw)
