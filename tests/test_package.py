@@ -76,7 +76,8 @@ def test_teacher_was_lifted_on_every_seed():
 def test_student_is_near_its_teacher_and_needs_its_vectors():
     record = json.loads((ROOT/"assets"/"results"/"tiny-student-seeds.json").read_text())
     shipped, ratio = record["seeds"][0], "waypoint error, student / the teacher, in words"
-    assert shipped["seed"] == 0 and shipped["results"][ratio]["value"] <= 1.1 and {s["seed"] for s in record["seeds"]} == {0, 1, 2}
+    long = [s for s in record["seeds"] if s["steps"] == shipped["steps"]]
+    assert [s["seed"] for s in long] == [0, 1, 2] and max(s["results"][ratio]["value"] for s in long) <= 1.1
     for s in record["seeds"]:
         r = s["results"]
         assert r[ratio]["n"] >= 500 and min(r[f"{how} / as it is"]["low"] for how in ("latents zeroed", "latents of another scene")) >= 1.5
