@@ -19,7 +19,7 @@ from .runs import PRESETS, find_checkpoint, hardware, preset as get_preset, show
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="ReasonFlow: a robot policy that reasons, built notebook by notebook.")
 console = Console(force_jupyter=False)
-NOTEBOOKS = {"base": "00_base", "sft": "01_sft", "grpo": "02_grpo", "distill": "02_distill", "expert": "03_expert"}     # stages in the order in which they build on each other
+NOTEBOOKS = {"base": "00_base", "sft": "01_sft", "grpo": "02_grpo", "distill": "02_distill", "expert": "03_expert", "qwenpi": "03_qwenpi"}     # stages in the order in which they build on each other
 
 def _fail(message): console.print(f"[red]error:[/red] {message}", highlight=False); raise typer.Exit(2)
 
@@ -209,15 +209,18 @@ def latent_table() -> str: # markdown
     return "\n".join(rows) + f"\n\nMilliseconds per answer, one at a time on two cores: {ms('in six vectors')} in six vectors, {ms('at once')} as text without a thought, {ms('in words')} in words (n {record['results']['milliseconds per answer, in words']['n']})."
 
 def policy_table() -> str: # markdown
-    "Stage 3 as the README shows it: the shipped policy with its conditions off and swapped, other heads, a memory; all families but stacking, at the end of the episode"
-    from reasonflow.runs import find_asset
-    with open(find_asset("results/tiny-policy.csv")) as f: record = [r for r in csv.DictReader(f) if r["what"] in ("success, all but stack", "success, stack")]
-    shipped, percent = weights_hash("tiny-policy"), lambda r: "–" if r is None else f"{float(r['value']):.0%} [{100*float(r['low']):.0f}, {100*float(r['high']):.0f}]"
+    "Stage 3 as the README shows it: the shipped policies with their conditions off and swapped, other heads, a memory; all families but stacking, at the end of the episode"
+    from reasonflow.runs import asset_folders, find_asset
+    names = {weights_hash(n): n for n in ("tiny-policy", "tiny-qwenpi") if any((f/"checkpoints"/n).is_dir() for f in asset_folders())}
+    all_but = {"memory": "success, all"}
+    with open(find_asset("results/tiny-policy.csv")) as f: record = [r for r in csv.DictReader(f) if r["what"] in (all_but.get(r["suite"], "success, all but stack"), "success, stack")]
+    percent = lambda r: "–" if r is None else f"{float(r['value']):.0%} [{100*float(r['low']):.0f}, {100*float(r['high']):.0f}]"
     rows = ["| case | scenes | success without stacking | stacking | n (without stacking) |", "|---|---|---|---|---|"]
     for case, weights, suite in dict.fromkeys((r["case"], r["weights"], r["suite"]) for r in record):
         of = {r["what"]: r for r in record if (r["case"], r["weights"], r["suite"]) == (case, weights, suite)}
-        if "success, all but stack" not in of: continue
-        rows.append(f"| {'**' if (own := weights == shipped) and case == 'as it is' else ''}{'`tiny-policy`, ' if own else ''}{case}{'**' if own and case == 'as it is' else ''} | {suite} | {percent(of['success, all but stack'])} | {percent(of.get('success, stack'))} | {of['success, all but stack']['n']} |")
+        if not (all_ := of.get(all_but.get(suite, "success, all but stack"))): continue
+        bold = "**" if weights in names and case == "as it is" else ""
+        rows.append(f"| {bold}{f'`{names[weights]}`, ' if weights in names else ''}{case}{bold} | {suite} | {percent(all_)} | {percent(of.get('success, stack'))} | {all_['n']} |")
     return "\n".join(rows)
 
 def readme_table() -> str: # markdown

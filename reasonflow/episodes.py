@@ -16,7 +16,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-import pyarrow as pa
+import pyarrow as pa, pyarrow.compute
 import pyarrow.parquet as pq
 from PIL import Image
 from tqdm.auto import tqdm

@@ -7,8 +7,8 @@ __all__ = ['SOLVERS', 'CONDITIONS', 'SPOTS', 'PARTS', 'Attended', 'LONGEST', 'HE
            'integrate', 'straightness', 'soft_mask', 'guided', 'ExpertConfig', 'Look', 'Eye', 'tip_in_image',
            'stops_of', 'aim_of', 'in_wrist', 'Pool', 'Memory', 'Block', 'time_waves', 'taken', 'ActionExpert',
            'TokenExpert', 'BadObservation', 'Sight', 'shrink', 'student_reader', 'by_parts', 'prepare', 'rests',
-           'Looks', 'Moments', 'Driver', 'new_driver', 'MomentCollator', 'DriverTrainer', 'train_driver', 'ChunkPolicy',
-           'Policy', 'save_policy', 'load_policy', 'evaluate_policy', 'condition_cases', 'tabulate']
+           'Looks', 'Moments', 'Driver', 'new_driver', 'roughened', 'MomentCollator', 'DriverTrainer', 'train_driver',
+           'ChunkPolicy', 'Policy', 'save_policy', 'load_policy', 'evaluate_policy', 'condition_cases', 'tabulate']
 
 # %% ../nbs/03_expert.ipynb #a3000003
 import csv, json, math, multiprocessing as mp
@@ -31,14 +31,14 @@ from .distill import Cached, embed, load_student
 from .episodes import BadEpisode, EpisodeSet, Normalizer, chunk, normalization, read_normalization
 from .evaluate import run_trials, summary, trials_of
 from .records import Quarantine, prompt
-from .runs import Run, SafeTrainer, atomic_folder, find_checkpoint, fingerprint, last_checkpoint, same_request, show, weights_hash, wilson
+from .runs import Run, SafeTrainer, atomic_folder, find_checkpoint, fingerprint, last_checkpoint, pack, same_request, show, unpack, weights_hash, wilson
 from .world import WRIST, Scene, Tabletop
 
 # %% ../nbs/03_expert.ipynb #a3000005
-def sample_time(shape, generator=None, device=None, s:float=.999):
-    "Times in 0..1, more of them near the noise, where the direction is hardest to tell: (s − b)/s with b ~ Beta(1.5, 1) (π0: arXiv 2410.24164)"
+def sample_time(shape, generator=None, device=None, s:float=.999, shift:float=1.): # shift above 1: nearer to the noise
+    "Times in 0..1, more of them near the noise, where the direction is hardest to tell: (s − b)/s with b ~ Beta(1.5, 1) (π0: arXiv 2410.24164); shifted as for large pictures (arXiv 2403.03206)"
     b = torch.rand(shape, generator=generator, device=device)**(2/3)             # Beta(1.5, 1) has the distribution function b^1.5
-    return ((s - b)/s).clamp(0, 1)
+    return ((s - shift*b/(1 + (shift - 1)*b))/s).clamp(0, 1)
 
 def between(noise, actions, t): # (B, …), (B, …), (B,)
     "Where the traveller from `noise` to `actions` is at time `t`"
@@ -114,6 +114,7 @@ class ExpertConfig:
     eye: int = 72                        # side of the pictures for the expert's own eyes (pixels)
     points: int = 5                      # spatial tokens, each with its waypoint
     prompt: int = 96                     # tokens that have a place of their own; those behind share the last
+    shift: float = 4.                    # of the times: sixteen steps that belong together show through noise that hides one of them, √16 times as much
     aim: bool = True                     # does it say where the fingertips will be, hear itself, and show its eyes where that is?
     use: tuple = CONDITIONS              # which conditions it is built with
 
@@ -170,13 +171,15 @@ def tip_in_image(states): # (…, 8) to (…, 2) in 0..1
     "Where the fingertips appear to a front camera that stands where it should"
     return _plain_table().project(np.asarray(states, float)[..., :3])
 
-def stops_of(actions): # (T, 7)
-    "Steps at which the gripper has just been told to open or to close, and the last one"
-    return [*(np.nonzero(np.diff(np.sign(actions[:, -1])))[0] + 1), len(actions) - 1]
+def stops_of(states, actions): # (T, 8), (T, 7)
+    "Steps at which the gripper has just been told to open or to close, or, if it never is, at which the fingertips have come down and at which they leave again; and the last one"
+    turns = np.nonzero(np.diff(np.sign(actions[:, -1])))[0] + 1
+    if not len(turns): turns = np.nonzero(states[:, 2] < states[:, 2].min() + .01)[0][[0, -1]]
+    return [*turns, len(actions) - 1]
 
 def aim_of(states, actions, step): # (T, 8), (T, 7) to (16,), (3, 3)
     "From `step`, how far the fingertips will have gone (dm) and turned (half radians): at the next stop, at the one after it, in 16 steps and in 32; and the first three as points (m)"
-    last = len(states) - 1; later = [t for t in stops_of(actions) if t > step] or [last]
+    last = len(states) - 1; later = [t for t in stops_of(states, actions) if t > step] or [last]
     when = [later[0], later[min(1, len(later) - 1)], min(step + 16, last), min(step + 32, last)]
     d = states[when] - states[step]
     return np.concatenate([d[:, :3]/.1, ((d[:, 5:6] + math.pi) % (2*math.pi) - math.pi)/.5], 1).ravel().astype(np.float32), states[when[:3], :3]
@@ -323,7 +326,8 @@ class ActionExpert(nn.Module):
     def loss(self, look, actions, real, draws:int=8, generator=None, aim=None, spots=None): # (B, H, 7) scaled, (B, H)
         "Flow matching with `draws` noises and times for each look, which is read once (Mini-Diffuser: arXiv 2505.09430; QwenPI: 8)"
         a = actions[:, None].expand(-1, draws, -1, -1)
-        noise = torch.randn(a.shape, generator=generator, device=a.device); t = sample_time(a.shape[:2], generator, a.device)
+        noise = torch.randn(a.shape, generator=generator, device=a.device); t = sample_time(a.shape[:2], generator, a.device, shift=self.config.shift)
+        if draws > 1: noise[:, 0], t[:, 0] = 0, 0                                    # one of the draws is no noise at all: its answer is the mean chunk, and what is told hears of it most plainly
         x = between(noise.flatten(0, 1), a.flatten(0, 1), t.flatten()).view_as(a)
         attended = self.attend(look)
         return flow_loss(self(x, t, attended), noise, a, real[:, None].expand(-1, draws, -1)) + self.aim_loss(attended, aim, spots)
@@ -534,15 +538,21 @@ class Driver(nn.Module):
 
 def new_driver(config=ExpertConfig(), head="flow", draws=8): return Driver((TokenExpert if head == "tokens" else ActionExpert)(config), head, draws)
 
+def roughened(look, share:float): # fields of a `Look` by name
+    "`share` of what the student said is left out, and the pictures are lit a little otherwise: no scene comes twice in the same form, to be known by heart"
+    u = lambda k, c: 2*torch.rand(len(look[k]), c, 1, 1) - 1
+    said = {k: F.dropout(look[k], share) for k in ("scene", "latents", "points")}
+    return look | said | {k: (look[k]*(1 + 2*share*u(k, 1))*(1 + share/2*u(k, 3)) + share/4*torch.randn_like(look[k])).clamp(0, 1) for k in ("front", "wrist")}
+
 class MomentCollator:
     "Items of `Moments` to one batch; earlier looks are fetched only if there is a memory"
-    def __init__(self, moments, memory=True): self.moments, self.memory = moments, memory
+    def __init__(self, moments, memory=True, rough:float=0.): self.moments, self.memory, self.rough = moments, memory, rough        # `rough` as for `roughened`
     def __call__(self, items):
         b = default_collate(items)
         earlier, rest = b.pop("earlier"), {k: b.pop(k) for k in ("actions", "real", "aim", "spots")}
         n = int(b["mask"].sum(1).max())                                              # prompts stand at the right
         b["scene"], b["mask"] = b["scene"][:, -n:], b["mask"][:, -n:]
-        out = dict(look=b) | rest
+        out = dict(look=roughened(b, self.rough) if self.rough else b) | rest
         if self.memory:
             used = earlier[:, :int((earlier >= 0).sum(1).max())]; kept = used.clamp(min=0)
             out["before"] = dict(scene=self.moments.all["scene"][kept, -n:].float(), mask=self.moments.all["mask"][kept, -n:], there=used >= 0)
@@ -562,14 +572,14 @@ class DriverTrainer(SafeTrainer, Trainer):
         save_model(self.model, str(Path(output_dir or self.args.output_dir)/"model.safetensors"))
     def _load_from_checkpoint(self, checkpoint, model=None): load_model(self.model, str(Path(checkpoint)/"model.safetensors"))
 
-def train_driver(driver, moments, run, steps:int, batch:int=64, lr:float=1e-3, seed:int=0, save_steps=None, callbacks=(), collate=None, **more):
+def train_driver(driver, moments, run, steps:int, batch:int=64, lr:float=1e-3, seed:int=0, save_steps=None, callbacks=(), collate=None, rough:float=0., **more):
     "Train `driver` on `moments`; goes on from the newest checkpoint in the run's folder if there is one"
     torch.manual_seed(seed)
     folder = Path(run.folder)/"checkpoints"
     args = TrainingArguments(output_dir=str(folder), max_steps=steps, per_device_train_batch_size=batch, learning_rate=lr, lr_scheduler_type="cosine", warmup_steps=max(1, steps//20), max_grad_norm=1., seed=seed, data_seed=seed,
                              logging_nan_inf_filter=False, save_strategy="steps" if save_steps else "no", save_steps=save_steps or steps, save_total_limit=2, remove_unused_columns=False, dataloader_drop_last=True,
                              use_cpu=not torch.cuda.is_available(), bf16=fast_bf16(), **({"logging_steps": max(1, min(20, steps//3)), "report_to": "none"} | more))
-    trainer = DriverTrainer(driver, args, run, train_dataset=moments, data_collator=collate or MomentCollator(moments, "memory" in driver.expert.config.use), callbacks=list(callbacks))
+    trainer = DriverTrainer(driver, args, run, train_dataset=moments, data_collator=collate or MomentCollator(moments, "memory" in driver.expert.config.use, rough), callbacks=list(callbacks))
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     return driver.eval()
 
@@ -664,11 +674,11 @@ class Policy(ChunkPolicy):
             for s, m in zip(slots, self.driver.expert.remember(look)): self.slots[s]["memory"] = m
         return look
 
-def save_policy(folder, policy, student:str, card="", dtype=torch.float32):
+def save_policy(folder, policy, student:str, card="", packed=False): # a byte a weight?
     "Expert, statistics, card, and which student it belongs to; the folder appears whole or not at all"
     if (trained_on := policy.about.get("student_weights")) not in (None, found := weights_hash(student)): raise ValueError(f"the policy was trained on the student {trained_on}; {student} is another ({found})")
     with atomic_folder(folder) as tmp:
-        save_file({k: v.detach().cpu().to(dtype).contiguous() for k, v in policy.driver.state_dict().items()}, tmp/"expert.safetensors")
+        state = {k: v.detach().cpu().contiguous() for k, v in policy.driver.state_dict().items()}; save_file(pack(state) if packed else state, tmp/"expert.safetensors")
         (tmp/"config.json").write_text(json.dumps(dict(policy="cfm adapter", student=str(student), student_weights=weights_hash(student), expert=asdict(policy.driver.expert.config), head=policy.driver.head, think=policy.think, steps=policy.steps, solver=policy.solver, noise=policy.noise, about=policy.about), indent=1))
         (tmp/"normalization.json").write_text(normalization({"tabletop": policy.norm, "tabletop state": policy.arm})); (tmp/"MODEL_CARD.md").write_text(card)
     return Path(folder)
@@ -681,7 +691,7 @@ def load_policy(name, **kw) -> ChunkPolicy:
     if about.get("policy") != "cfm adapter": raise ValueError(f"{path} holds no policy of this kind ({about.get('policy') or about.get('model_type')})")
     if (found := weights_hash(about["student"])) != about["student_weights"]: raise ValueError(f"{path} was trained on the student {about['student']} ({about['student_weights']}); what that name means now is another ({found})")
     driver = new_driver(ExpertConfig(**about["expert"] | {"use": tuple(about["expert"]["use"])}), about["head"])
-    driver.load_state_dict(load_file(path/"expert.safetensors"))
+    driver.load_state_dict(unpack(load_file(path/"expert.safetensors")))
     both, processor = load_student(about["student"])
     return Policy(driver, both.student, processor, read_normalization(path, "tabletop"), read_normalization(path, "tabletop state"), **{k: about[k] for k in ("think", "steps", "solver", "noise", "about") if k in about} | kw)
 

@@ -23,7 +23,7 @@ from .backbone import Collator, bare, load, patchify, prompts
 from .distill import embed
 from .episodes import normalization, read_normalization
 from .expert import ChunkPolicy, Looks, by_parts, flow_loss, guided, integrate, sample_time
-from .runs import atomic_folder, weights_hash
+from .runs import atomic_folder, pack, unpack, weights_hash
 
 # %% ../nbs/03_qwenpi.ipynb #b3000005
 class AdaNorm(nn.Module):
@@ -111,6 +111,9 @@ class QwenPIConfig:
     places: int = 1024
     dropout: float = .2
     state: int = 8
+    slow: float = .1                   # the language model's learning rate beside the head's
+    shift: float = 1.                  # of the times towards the noise, see `sample_time`; not in the published training
+    mean: bool = False                 # is one of the draws no noise at all, as for the adapter? not in the published training
     use = ("wrist", "state")           # what it is told besides image and instruction
 
 class LayerwiseHead(nn.Module):
@@ -153,12 +156,12 @@ class QwenPI(nn.Module):
         return [p(h.to(p[1].weight.dtype)) for p, h in zip(self.project_layers, out.hidden_states[-n:])], batch["attention_mask"].bool()
 
     def groups(self, lr): # for an optimiser
-        "The head learns at `lr`, the language model at a tenth of it; matrices by Muon, the rest by AdamW"
+        "The head learns at `lr`, the language model at less; matrices by Muon, the rest by AdamW"
         slow = {id(p) for p in self.qwen_vl_interface.parameters()}
         vlm = self.qwen_vl_interface.model; words = {id(vlm.get_input_embeddings().weight), id(vlm.get_output_embeddings().weight)}
         matrices = {id(m.weight) for m in self.modules() if isinstance(m, nn.Linear) and min(m.weight.shape) >= 64} - words
         some = lambda is_slow, muon: [p for p in self.parameters() if p.requires_grad and (id(p) in slow) == is_slow and (id(p) in matrices) == muon]
-        return [dict(params=some(is_slow, muon), lr=lr/10 if is_slow else lr, muon=muon) for is_slow in (False, True) for muon in (True, False)]
+        return [dict(params=some(is_slow, muon), lr=lr*self.action_model.config.slow if is_slow else lr, muon=muon) for is_slow in (False, True) for muon in (True, False)]
 
     def forward(self, batch, actions, real=None): return self.loss(batch, actions, real, self.draws)
 
@@ -166,7 +169,8 @@ class QwenPI(nn.Module):
         "Flow matching; what the language model says is used for `draws` noises and times"
         layers, mask = self.layers(batch)
         a, r = actions.repeat(draws, 1, 1), None if real is None else real.repeat(draws, 1)
-        noise, t = torch.randn_like(a), sample_time((len(a),), device=a.device)
+        c = self.action_model.config; noise, t = torch.randn_like(a), sample_time((len(a),), device=a.device, shift=c.shift)
+        if c.mean and draws > 1: noise[:len(actions)], t[:len(actions)] = 0, 0
         x = (1 - t[:, None, None])*noise + t[:, None, None]*a
         keys = [tuple(k.repeat(draws, 1, 1, 1) for k in kv) for kv in self.action_model.keys(layers)]
         return flow_loss(self.action_model(x, t, keys, mask.repeat(draws, 1)), noise, a, r)
@@ -254,12 +258,12 @@ class QwenPolicy(ChunkPolicy):
         return prompts(self.collate, [dict(frames=[i, w], human=with_state(t, s)) for i, w, t, s in zip(images, wrists, tasks, states)])
 
 def save_qwenpi(folder, policy, vlm:str, # folder or shipped name of what it began with
-                card=""):
+                card="", packed=False): # a byte a weight?
     "What was learnt, statistics, card, and what it began with; the folder appears whole or not at all"
     began, own = load(vlm)[0].state_dict(), policy.driver.state_dict()
     same = lambda k: (b := began.get(k.removeprefix("qwen_vl_interface.model."))) is not None and torch.equal(b, own[k].cpu())
     with atomic_folder(folder) as tmp:
-        save_file({k: v.detach().cpu().contiguous() for k, v in own.items() if not same(k) and not k.endswith("lm_head.weight")}, tmp/"model.safetensors")
+        learnt = {k: v.detach().cpu().contiguous() for k, v in own.items() if not same(k) and not k.endswith("lm_head.weight")}; save_file(pack(learnt) if packed else learnt, tmp/"model.safetensors")
         (tmp/"config.json").write_text(json.dumps(dict(policy="qwenpi", vlm=str(vlm), vlm_weights=weights_hash(vlm), head=asdict(policy.config), steps=policy.steps, solver=policy.solver, noise=policy.noise, about=policy.about), indent=1))
         (tmp/"normalization.json").write_text(normalization({"tabletop": policy.norm, "tabletop state": policy.arm})); (tmp/"MODEL_CARD.md").write_text(card)
     return Path(folder)
@@ -270,7 +274,7 @@ def load_qwenpi(path, **kw) -> QwenPolicy:
     if (found := weights_hash(about["vlm"])) != about["vlm_weights"]: raise ValueError(f"{path} began with {about['vlm']} ({about['vlm_weights']}); what that name means now is another ({found})")
     vlm, processor = load(about["vlm"])
     driver = QwenPI(vlm, QwenPIConfig(**about["head"]))
-    learnt = {k: v.float() for k, v in load_file(path/"model.safetensors").items()}
+    learnt = unpack(load_file(path/"model.safetensors"))
     missing, more = driver.load_state_dict(learnt, strict=False)
     if more or (missing := [k for k in missing if not k.startswith("qwen_vl_interface.")]): raise ValueError(f"{path} does not fit its own configuration: {[*more, *missing][0]}")
     return QwenPolicy(driver, processor, read_normalization(path, "tabletop"), read_normalization(path, "tabletop state"), **{k: about[k] for k in ("steps", "solver", "noise", "about") if k in about} | kw)

@@ -6,7 +6,8 @@
 __all__ = ['PRESETS', 'PACKAGES', 'STYLE', 'Preset', 'preset', 'seed_everything', 'wilson', 'bootstrap', 'show', 'asset_folders',
            'find_asset', 'find_checkpoint', 'weights_hash', 'versions', 'hardware', 'commit', 'peak_memory',
            'fingerprint', 'Run', 'read_metrics', 'style', 'smooth', 'report', 'restore', 'atomic_folder', 'flatten',
-           'save_state', 'load_state', 'same_request', 'NonFiniteLoss', 'SafeTrainer', 'last_checkpoint']
+           'save_state', 'load_state', 'same_request', 'NonFiniteLoss', 'SafeTrainer', 'last_checkpoint', 'pack',
+           'unpack']
 
 # %% ../nbs/foundations/runs.ipynb #10bb8d8a
 import hashlib, json, math, os, platform, random, shutil, subprocess, sys, time
@@ -33,12 +34,14 @@ PRESETS = {p.name: p for p in [
            {"base": dict(scenes=24, vision_steps=6, steps=6, batch=8, lr=1e-3), "sft": dict(episodes=8, steps=6, batch=8, lr=1e-3, eval=8),
             "grpo": dict(start="tiny-sft", episodes=4, warm_steps=2, warm_batch=4, warm_lr=9e-4, steps=2, eval=4, train=dict(prompts=2, group=2, lr=2e-4, max_length=64)),
             "distill": dict(start="tiny-teacher", teacher="tiny-teacher", episodes=4, group=2, steps=3, batch=2, lr=9e-4, eval=4, bottleneck=True),
-            "expert": dict(student="tiny-student", families=("pick up",), without=(), episodes=2, every=8, steps=3, batch=4, draws=2, lr=1.5e-3, eval=2)}),
+            "expert": dict(student="tiny-student", families=("pick up",), without=(), episodes=2, every=8, steps=3, batch=4, draws=2, lr=1.5e-3, eval=2),
+            "qwenpi": dict(vlm="tiny-sft", families="pick up", episodes=2, every=8, steps=3, batch=4, draws=2, lr=1.2e-3, eval=2)}),
     Preset("tiny", "tiny-base", 144, "short", 3,
            {"base": dict(scenes=220, vision_steps=30, steps=15, batch=32, lr=1.5e-3), "sft": dict(episodes=300, steps=220, batch=24, lr=1.4e-3, eval=60, lean=.7, frozen_eyes=True),
             "grpo": dict(start="tiny-warm", episodes=160, warm_steps=0, warm_batch=24, warm_lr=9e-4, steps=24, eval=60, train=dict(prompts=8, group=8, lr=5e-5)),
             "distill": dict(start="tiny-teacher", teacher="tiny-teacher", episodes=200, group=4, steps=90, batch=24, lr=9e-4, eval=60, bottleneck=False),
-            "expert": dict(student="tiny-student", families=("pick up",), without=("memory",), episodes=80, every=2, steps=800, batch=16, draws=2, lr=1.2e-3, eval=20)}),
+            "expert": dict(student="tiny-student", families=("pick up",), without=("memory",), episodes=80, every=2, steps=800, batch=16, draws=2, lr=1.2e-3, eval=20),
+            "qwenpi": dict(vlm="tiny-sft", families="pick up", episodes=80, every=4, steps=250, batch=16, draws=4, lr=1.2e-3, eval=20)}),
     Preset("small", "Qwen/Qwen3.5-0.8B", 448, "card", 8, {"sft": dict(episodes=4000, steps=4000, batch=8, accumulate=1, lr=2e-5, eval=200, lora=16),
             "grpo": dict(start="Qwen/Qwen3.5-0.8B", episodes=1000, warm_steps=200, warm_batch=8, warm_lr=2e-5, steps=200, eval=100, lora=16, train=dict(prompts=1, group=4, lr=1e-5, gradient_accumulation_steps=4, iterations=1, max_length=512)),
             "distill": dict(start="Qwen/Qwen3.5-0.8B", teacher="Qwen/Qwen3.5-0.8B", episodes=500, group=4, steps=1500, batch=4, lr=1e-4, eval=100, bottleneck=True)}),
@@ -385,3 +388,21 @@ def last_checkpoint(folder):
     "The newest whole `checkpoint-N` below `folder`, or None"
     found = [p for p in Path(folder).glob("checkpoint-*") if (p/"training_state"/"state.json").exists()]
     return str(max(found, key=lambda p: int(p.name.split("-")[1]))) if found else None
+
+# %% ../nbs/foundations/runs.ipynb #c0de8001
+def pack(weights): # {name: tensor} to {name: tensor}
+    "Matrices as bytes with a scale for each row, the rest as it is in bfloat16"
+    import torch
+    out = {}
+    for k, w in weights.items():
+        w = w.detach().cpu().float()
+        if w.dim() < 2 or w.numel() < 1024: out[k] = w.bfloat16(); continue
+        scale = w.flatten(1).abs().amax(1).clamp(min=1e-12)/127
+        out |= {k: (w/scale.reshape(-1, *[1]*(w.dim() - 1))).round().to(torch.int8), f"{k}.scale": scale}
+    return out
+
+def unpack(packed):
+    "Floats again; weights that were never packed become floats too"
+    scaled = {k for k in packed if f"{k}.scale" in packed}
+    whole = lambda k, w: w.float()*packed[f"{k}.scale"].reshape(-1, *[1]*(w.dim() - 1)) if k in scaled else w.float()
+    return {k: whole(k, w) for k, w in packed.items() if k.removesuffix(".scale") not in scaled or k in scaled}

@@ -106,3 +106,10 @@ def test_shipped_policy_drives():
     from reasonflow.expert import evaluate_policy
     results, trials = evaluate_policy("tiny-policy", episodes=20, seed=410_000, families=["pick up", "put on", "put into", "move near"], workers=2, progress=False)
     assert sum(t.success for t in trials) >= 8, results
+
+@pytest.mark.slow
+def test_a_recording_is_read_by_a_process_that_loads_nothing_else(place):
+    import subprocess, sys
+    code = f"from reasonflow.episodes import EpisodeSet; assert len(EpisodeSet({str(place/'demos')!r}).read(0, cameras=())) > 10"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert not done.returncode, done.stderr
