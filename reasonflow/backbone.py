@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['SPECIAL', 'QWEN_SIZES', 'QWEN3_5_4B', 'LORA_TARGETS', 'DIGITS', 'train_tokenizer', 'FramesProcessor', 'FramesConfig',
-           'make_processor', 'qwen_config', 'new_model', 'best_dtype', 'load', 'weights_of', 'processor_for', 'slim',
-           'save', 'on_meta', 'module_table', 'add_lora', 'bare', 'patchify', 'mark_answer', 'Collator', 'NumberHead',
-           'Looking', 'answer_loss', 'fast_bf16', 'MuonAdamW', 'make_optimizer', 'quicken', 'freeze_eyes', 'prompts',
-           'answer', 'model_card']
+           'make_processor', 'qwen_config', 'new_model', 'ranks', 'of_ranks', 'way', 'walked', 'best_dtype', 'load',
+           'weights_of', 'processor_for', 'slim', 'save', 'on_meta', 'module_table', 'add_lora', 'bare', 'patchify',
+           'mark_answer', 'Collator', 'NumberHead', 'Looking', 'answer_loss', 'fast_bf16', 'MuonAdamW',
+           'make_optimizer', 'quicken', 'freeze_eyes', 'prompts', 'answer', 'model_card']
 
 # %% ../nbs/foundations/backbone.ipynb #d360a128
 import hashlib, json, math, os, re
@@ -107,6 +107,25 @@ def new_model(tokenizer, size, seed=0):
     model.generation_config.pad_token_id, model.generation_config.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id
     return model, make_processor(tokenizer, size["patch"], size["image"])
 
+# %% ../nbs/foundations/backbone.ipynb #a11d0001
+def ranks(w): # bfloat16 to int32
+    "Where numbers stand in the row of all bfloat16 numbers"
+    i = w.view(torch.int16).int()
+    return torch.where(i < 0, -(i & 0x7fff) - 1, i)
+
+def of_ranks(r): return torch.where(r < 0, -r - 1 - 0x8000, r).to(torch.int16).view(torch.bfloat16)
+
+def way(to, start): # tensors of bfloat16, to {part: tensor}, or None where it is no shorter than `to` itself
+    "How many steps each number has gone, as bytes; those that went too far are kept as they are"
+    steps = (ranks(to) - ranks(start)).flatten(); far = (steps.abs() > 127).nonzero()[:, 0]
+    if len(far) > len(steps)/20: return None
+    return {"steps": steps.index_fill(0, far, 0).to(torch.int8), "far": far.int(), "there": to.flatten()[far]}
+
+def walked(start, steps, far, there):
+    "What `way` leads to"
+    to = of_ranks(ranks(start).flatten() + steps); to[far.long()] = there
+    return to.reshape(start.shape)
+
 # %% ../nbs/foundations/backbone.ipynb #e69fad96
 def best_dtype(device=None):
     "bfloat16 on a GPU (float16 gives NaN in this family), float32 on a CPU"
@@ -139,7 +158,8 @@ def weights_of(name) -> dict: # name: tensor
     about = json.loads((where/"base.json").read_text())
     if about["base"] and (found := weights_hash(about["base"])) != about["weights"]: raise ValueError(f"{where} shares tensors with {about['base']} ({about['weights']}), but that name now means other weights ({found})")
     theirs = weights_of(about["base"]) if about["base"] else {}
-    whole = {k: theirs[k] for k in about["shared"]} | own
+    near = {k: walked(theirs[k], *(own.pop(f"{k}.{part}") for part in ("steps", "far", "there"))) for k in about.get("near", ())}
+    whole = {k: theirs[k] for k in about["shared"]} | near | own
     return whole | {k: whole[same].clone() for k, same in about["tied"].items()}
 
 def processor_for(model, tokenizer, image):
@@ -159,19 +179,21 @@ def _load_unsloth(name, image):
     return model, processor_for(model, getattr(processor, "tokenizer", processor), image)
 
 def slim(folder, base=None):
-    "Take out of a saved checkpoint what `weights_of` finds elsewhere: tensors that are the same in `base`, and an output layer tied to the embedding"
+    "Take out of a saved checkpoint what `weights_of` finds elsewhere: tensors that are the same in `base` or a short way from there, and an output layer tied to the embedding"
     folder, embedding = Path(folder), "model.language_model.embed_tokens.weight"
     own, theirs = weights_of(folder), weights_of(base) if base else {}
     shared = sorted(k for k, v in own.items() if k in theirs and v.dtype == theirs[k].dtype and torch.equal(v, theirs[k]))
     tied = {k: embedding for k in ("lm_head.weight",) if k in own and torch.equal(own[k], own[embedding])}
     if not base and not tied: return
-    save_file({k: v for k, v in own.items() if k not in shared and k not in tied}, folder/"model.safetensors", metadata={"format": "pt"})
-    (folder/"base.json").write_text(json.dumps(dict(base=base, weights=base and weights_hash(base), shared=[k for k in shared if k not in tied], tied=tied), indent=1))
+    rest = {k: v for k, v in own.items() if k not in shared and k not in tied}
+    near = {k: w for k, v in rest.items() if k in theirs and v.dtype == theirs[k].dtype == torch.bfloat16 and v.shape == theirs[k].shape and v.numel() > 1000 and (w := way(v, theirs[k]))}
+    save_file({k: v for k, v in rest.items() if k not in near} | {f"{k}.{part}": v for k, w in near.items() for part, v in w.items()}, folder/"model.safetensors", metadata={"format": "pt"})
+    (folder/"base.json").write_text(json.dumps(dict(base=base, weights=base and weights_hash(base), shared=[k for k in shared if k not in tied], near=list(near), tied=tied), indent=1))
 
 def save(folder, model, processor, card:str="", # MODEL_CARD.md
          dtype=torch.bfloat16, head=None, # a `NumberHead`, saved beside the model
          tensors=(), texts=(), # more files: {name: {name: tensor}}, written as name.safetensors, and {file: text}
-         base=None # a shipped checkpoint: tensors that are the same there, bit for bit, are not stored again, and only `load` puts them together
+         base=None # a shipped checkpoint: what is the same there, bit for bit, or nearly, is not stored again, and only `load` puts them together
         ):
     "A checkpoint that the stock Auto classes load (without `base`); the folder appears whole or not at all"
     state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in model.state_dict().items() if "number_head" not in k}

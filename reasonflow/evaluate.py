@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SUITES', 'BadAction', 'checked_chunks', 'Trial', 'why_failed', 'trials_of', 'Robot', 'run_trials', 'replay',
-           'summary', 'examples', 'strip', 'films']
+           'summary', 'examples', 'strip', 'films', 'keep_examples', 'kept_examples', 'bars']
 
 # %% ../nbs/foundations/evaluate.ipynb #e7000003
 import json, multiprocessing as mp, time
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 from .episodes import HZ, write_film
-from .runs import show, wilson
+from .runs import find_asset, show, weights_hash, wilson
 from .world import FAMILIES, MEMORY, Tabletop
 
 # %% ../nbs/foundations/evaluate.ipynb #e7000005
@@ -166,3 +166,19 @@ def films(folder, trials, size:int=240) -> list: # of paths
         write_film(path := folder/f"{family.replace(' ', '_')}.mp4", np.concatenate([np.concatenate([s, s[-1:].repeat(longest - len(s), 0)]) for s in shots], 2), fps=HZ//2, crf=26, gop=60)
         out.append(path)
     return out
+
+def keep_examples(name, trials, seed:int=500_000) -> Path: # of a shipped policy
+    "A success and a failure of each family, kept among the assets: what was done as JSON, and films"
+    folder = find_asset("results").parent
+    record = dict(checkpoint=name, weights=weights_hash(name), suite=trials[0].suite, seed=seed, episodes=len(trials), trials=[asdict(t) for pair in examples(trials).values() for t in pair if t])
+    path = folder/f"results/{name}-trials.json"; path.write_text(json.dumps(record)); films(folder/"films"/name, trials)
+    return path
+
+def kept_examples(name) -> list: # of `Trial`
+    "What `keep_examples` kept"
+    return [Trial(**t) for t in json.loads(find_asset(f"results/{name}-trials.json").read_text())["trials"]]
+
+def bars(ax, rates, names, title): # dicts with value, low, high; numbers or the texts of a CSV
+    "Rates with their intervals, the first on top"
+    for i, r in enumerate(rates): v, low, high = (float(r[k]) for k in ("value", "low", "high")); ax.barh(i, v, color="C0", alpha=.8); ax.plot([low, high], [i, i], "k", lw=1.2)
+    ax.set_yticks(range(len(rates)), names); ax.invert_yaxis(); ax.set_xlim(0, 1); ax.set_title(title, fontsize=9)
