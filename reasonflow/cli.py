@@ -211,7 +211,7 @@ def latent_table() -> str: # markdown
 def policy_table() -> str: # markdown
     "Stage 3 as the README shows it: the shipped policies with their conditions off and swapped, other heads, a memory; all families but stacking, at the end of the episode"
     from reasonflow.runs import asset_folders, find_asset
-    names = {weights_hash(n): n for n in ("tiny-policy", "tiny-qwenpi") if any((f/"checkpoints"/n).is_dir() for f in asset_folders())}
+    names = {weights_hash(p.parent): p.parent.name for f in asset_folders() for p in f.glob("checkpoints/*/config.json") if "policy" in json.loads(p.read_text())}
     all_but = {"memory": "success, all"}
     with open(find_asset("results/tiny-policy.csv")) as f: record = [r for r in csv.DictReader(f) if r["what"] in (all_but.get(r["suite"], "success, all but stack"), "success, stack")]
     percent = lambda r: "–" if r is None else f"{float(r['value']):.0%} [{100*float(r['low']):.0f}, {100*float(r['high']):.0f}]"

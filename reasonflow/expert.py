@@ -7,7 +7,7 @@ __all__ = ['SOLVERS', 'CONDITIONS', 'SPOTS', 'PARTS', 'Attended', 'LONGEST', 'HE
            'integrate', 'straightness', 'soft_mask', 'guided', 'ExpertConfig', 'Look', 'Eye', 'tip_in_image',
            'stops_of', 'aim_of', 'in_wrist', 'Pool', 'Memory', 'Block', 'time_waves', 'taken', 'ActionExpert',
            'TokenExpert', 'BadObservation', 'Sight', 'shrink', 'student_reader', 'by_parts', 'prepare', 'rests',
-           'Looks', 'Moments', 'Driver', 'new_driver', 'roughened', 'MomentCollator', 'DriverTrainer', 'train_driver',
+           'Looks', 'Moments', 'Driver', 'new_driver', 'varied', 'MomentCollator', 'DriverTrainer', 'train_driver',
            'ChunkPolicy', 'Policy', 'save_policy', 'load_policy', 'evaluate_policy', 'condition_cases', 'tabulate']
 
 # %% ../nbs/03_expert.ipynb #a3000003
@@ -538,7 +538,7 @@ class Driver(nn.Module):
 
 def new_driver(config=ExpertConfig(), head="flow", draws=8): return Driver((TokenExpert if head == "tokens" else ActionExpert)(config), head, draws)
 
-def roughened(look, share:float): # fields of a `Look` by name
+def varied(look, share:float): # fields of a `Look` by name
     "`share` of what the student said is left out, and the pictures are lit a little otherwise: no scene comes twice in the same form, to be known by heart"
     u = lambda k, c: 2*torch.rand(len(look[k]), c, 1, 1) - 1
     said = {k: F.dropout(look[k], share) for k in ("scene", "latents", "points")}
@@ -546,13 +546,13 @@ def roughened(look, share:float): # fields of a `Look` by name
 
 class MomentCollator:
     "Items of `Moments` to one batch; earlier looks are fetched only if there is a memory"
-    def __init__(self, moments, memory=True, rough:float=0.): self.moments, self.memory, self.rough = moments, memory, rough        # `rough` as for `roughened`
+    def __init__(self, moments, memory=True, vary:float=0.): self.moments, self.memory, self.vary = moments, memory, vary        # the share for `varied`
     def __call__(self, items):
         b = default_collate(items)
         earlier, rest = b.pop("earlier"), {k: b.pop(k) for k in ("actions", "real", "aim", "spots")}
         n = int(b["mask"].sum(1).max())                                              # prompts stand at the right
         b["scene"], b["mask"] = b["scene"][:, -n:], b["mask"][:, -n:]
-        out = dict(look=roughened(b, self.rough) if self.rough else b) | rest
+        out = dict(look=varied(b, self.vary) if self.vary else b) | rest
         if self.memory:
             used = earlier[:, :int((earlier >= 0).sum(1).max())]; kept = used.clamp(min=0)
             out["before"] = dict(scene=self.moments.all["scene"][kept, -n:].float(), mask=self.moments.all["mask"][kept, -n:], there=used >= 0)
@@ -572,14 +572,14 @@ class DriverTrainer(SafeTrainer, Trainer):
         save_model(self.model, str(Path(output_dir or self.args.output_dir)/"model.safetensors"))
     def _load_from_checkpoint(self, checkpoint, model=None): load_model(self.model, str(Path(checkpoint)/"model.safetensors"))
 
-def train_driver(driver, moments, run, steps:int, batch:int=64, lr:float=1e-3, seed:int=0, save_steps=None, callbacks=(), collate=None, rough:float=0., **more):
+def train_driver(driver, moments, run, steps:int, batch:int=64, lr:float=1e-3, seed:int=0, save_steps=None, callbacks=(), collate=None, vary:float=0., **more):
     "Train `driver` on `moments`; goes on from the newest checkpoint in the run's folder if there is one"
     torch.manual_seed(seed)
     folder = Path(run.folder)/"checkpoints"
     args = TrainingArguments(output_dir=str(folder), max_steps=steps, per_device_train_batch_size=batch, learning_rate=lr, lr_scheduler_type="cosine", warmup_steps=max(1, steps//20), max_grad_norm=1., seed=seed, data_seed=seed,
                              logging_nan_inf_filter=False, save_strategy="steps" if save_steps else "no", save_steps=save_steps or steps, save_total_limit=2, remove_unused_columns=False, dataloader_drop_last=True,
                              use_cpu=not torch.cuda.is_available(), bf16=fast_bf16(), **({"logging_steps": max(1, min(20, steps//3)), "report_to": "none"} | more))
-    trainer = DriverTrainer(driver, args, run, train_dataset=moments, data_collator=collate or MomentCollator(moments, "memory" in driver.expert.config.use, rough), callbacks=list(callbacks))
+    trainer = DriverTrainer(driver, args, run, train_dataset=moments, data_collator=collate or MomentCollator(moments, "memory" in driver.expert.config.use, vary), callbacks=list(callbacks))
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     return driver.eval()
 
