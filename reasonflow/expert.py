@@ -7,8 +7,9 @@ __all__ = ['SOLVERS', 'CONDITIONS', 'SPOTS', 'PARTS', 'Attended', 'LONGEST', 'HE
            'integrate', 'straightness', 'soft_mask', 'guided', 'ExpertConfig', 'Look', 'Eye', 'tip_in_image',
            'stops_of', 'aim_of', 'in_wrist', 'Pool', 'Memory', 'Block', 'time_waves', 'taken', 'ActionExpert',
            'TokenExpert', 'BadObservation', 'Sight', 'shrink', 'student_reader', 'by_parts', 'prepare', 'rests',
-           'Looks', 'Moments', 'Driver', 'new_driver', 'varied', 'MomentCollator', 'DriverTrainer', 'train_driver',
-           'ChunkPolicy', 'Policy', 'save_policy', 'load_policy', 'evaluate_policy', 'condition_cases', 'tabulate']
+           'Looks', 'Moments', 'Driver', 'new_driver', 'relit', 'varied', 'MomentCollator', 'DriverTrainer',
+           'train_driver', 'ChunkPolicy', 'Policy', 'save_policy', 'load_policy', 'evaluate_policy', 'condition_cases',
+           'tabulate']
 
 # %% ../nbs/03_expert.ipynb #a3000003
 import csv, json, math, multiprocessing as mp
@@ -538,11 +539,14 @@ class Driver(nn.Module):
 
 def new_driver(config=ExpertConfig(), head="flow", draws=8): return Driver((TokenExpert if head == "tokens" else ActionExpert)(config), head, draws)
 
+def relit(pictures, share:float): # (B, 3, H, W) in 0..1
+    "Lit a little otherwise, in colours that are a little off"
+    u = lambda c: 2*torch.rand(len(pictures), c, 1, 1) - 1
+    return (pictures*(1 + 2*share*u(1))*(1 + share/2*u(3)) + share/4*torch.randn_like(pictures)).clamp(0, 1)
+
 def varied(look, share:float): # fields of a `Look` by name
-    "`share` of what the student said is left out, and the pictures are lit a little otherwise: no scene comes twice in the same form, to be known by heart"
-    u = lambda k, c: 2*torch.rand(len(look[k]), c, 1, 1) - 1
-    said = {k: F.dropout(look[k], share) for k in ("scene", "latents", "points")}
-    return look | said | {k: (look[k]*(1 + 2*share*u(k, 1))*(1 + share/2*u(k, 3)) + share/4*torch.randn_like(look[k])).clamp(0, 1) for k in ("front", "wrist")}
+    "`share` of what the student said is left out, and the pictures are relit: no scene comes twice in the same form, to be known by heart"
+    return look | {k: F.dropout(look[k], share) for k in ("scene", "latents", "points")} | {k: relit(look[k], share) for k in ("front", "wrist")}
 
 class MomentCollator:
     "Items of `Moments` to one batch; earlier looks are fetched only if there is a memory"
@@ -614,7 +618,7 @@ class ChunkPolicy:
         os = [self.checked(o, self.about.get("image", 144)) for o in observations]
         what = dict(image=[np.asarray(o["image"]) for o in os], wrist=[np.asarray(o["wrist_image"]) for o in os], instruction=[o["instruction"] for o in os], state=[np.asarray(o["state"], float) for o in os])
         blank = dict(image=np.full_like(what["image"][0], 128), wrist=np.full_like(what["wrist"][0], 128), instruction="move")
-        for k in self.apart:
+        for k in (k for k in self.apart if k in what):
             if k in self.off and k in blank: what[k] = [blank[k]]*len(os)
             if k in self.swap: what[k] = what[k][-1:] + what[k][:-1]
         return what["image"], what["wrist"], what["instruction"], np.stack(what["state"])
