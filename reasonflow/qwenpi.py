@@ -140,7 +140,7 @@ class LayerwiseHead(nn.Module):
         return self.action_decoder(h)[:, -x.shape[1]:]
 
 # %% ../nbs/03_qwenpi.ipynb #b3000008
-Read = namedtuple("Read", "layers mask aim")     # (B, S, width) for each block; (B, S) True where there is a token; (B, 16) where the fingertips will be, or None
+Read = namedtuple("Read", "layers mask aim hidden")     # (B, S, width) for each block; (B, S) True where there is a token; (B, 16) where the fingertips will be, or None; (B, S + n, d) what each layer of the language model said
 
 class QwenPI(nn.Module):
     "A vision-language model, a projector for each of its layers, and the head"
@@ -152,21 +152,23 @@ class QwenPI(nn.Module):
         self.project_layers = nn.ModuleList(nn.Sequential(nn.LayerNorm(config.vlm), nn.Linear(config.vlm, config.width)) for _ in range(config.layers))
         if config.aim: self.aim, self.hear = (nn.Sequential(nn.LayerNorm(a), nn.Linear(a, config.width), nn.SiLU(), nn.Linear(config.width, b)) for a, b in ((config.vlm, 16), (16, config.width)))
 
-    def read(self, batch): # a `Read`
+    def hand_over(self, hidden): return hidden       # what the head is given of the language model's layers, a list of (B, S, d)
+
+    def read(self, batch, behind=None): # a `Read`; `behind` (B, n, d): vectors that the language model reads last, and the head does not
         "What each block will ask: the last hidden states of the language model, projected"
         net, more = bare(self.qwen_vl_interface.model).model, dict(output_hidden_states=True, use_cache=False)
         mask = batch["attention_mask"]
-        if "thoughts" in batch or "seen" in batch:                                                      # a student's thoughts behind the prompt; what a resting vision tower made of the pictures
+        more_tokens = [x for x in (batch.get("thoughts"), behind) if x is not None]                     # a student's thoughts stand behind the prompt
+        if more_tokens or "seen" in batch:                                                              # what a resting vision tower made of the pictures
             e, mask, positions = embed(self.qwen_vl_interface.model, batch)
-            if "thoughts" in batch:
-                n = batch["thoughts"].shape[1]
-                e, mask, positions = torch.cat([e, batch["thoughts"].to(e)], 1), torch.cat([mask, mask.new_ones(len(mask), n)], 1), torch.cat([positions, after(positions, n)], -1)
+            for x in more_tokens: e, mask, positions = torch.cat([e, x.to(e)], 1), torch.cat([mask, mask.new_ones(x.shape[:2])], 1), torch.cat([positions, after(positions, x.shape[1])], -1)
             out = net.language_model(inputs_embeds=e, attention_mask=mask, position_ids=positions, **more)
         else: out = net(**batch, **more)
         n = len(self.project_layers)
         if len(out.hidden_states) < n: raise ValueError(f"{len(out.hidden_states)} hidden states for {n} blocks: this head is for a deeper model")
-        layers = [p(h.to(p[1].weight.dtype)) for p, h in zip(self.project_layers, out.hidden_states[-n:])]
-        return Read(layers, mask.bool(), self.aim(out.hidden_states[-1][:, -1]) if self.action_model.config.aim else None)
+        stop = mask.shape[1] - (0 if behind is None else behind.shape[1])
+        given = self.hand_over([h[:, :stop] for h in out.hidden_states[-n:]])
+        return Read([p(h.to(p[1].weight.dtype)) for p, h in zip(self.project_layers, given)], mask[:, :stop].bool(), self.aim(given[-1][:, -1]) if self.action_model.config.aim else None, out.hidden_states)
 
     def groups(self, lr): # for an optimiser
         "The head learns at `lr`, the language model at less; matrices by Muon, the rest by AdamW"
@@ -180,7 +182,9 @@ class QwenPI(nn.Module):
 
     def loss(self, batch, actions, real=None, draws:int=8, aim=None): # (B, H, 7) scaled, (B, 16) as of `aim_of`
         "Flow matching; what the language model says is used for `draws` noises and times"
-        read = self.read(batch)
+        return self.action_loss(self.read(batch), actions, real, draws, aim)
+
+    def action_loss(self, read, actions, real=None, draws:int=8, aim=None):
         a, r = actions.repeat(draws, 1, 1), None if real is None else real.repeat(draws, 1)
         c = self.action_model.config; noise, t = torch.randn_like(a), sample_time((len(a),), device=a.device, shift=c.shift)
         if c.mean and draws > 1: noise[:len(actions)], t[:len(actions)] = 0, 0
