@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'console', 'NOTEBOOKS', 'SUITES', 'notebooks_folder', 'run_notebook', 'results_table', 'run', 'evaluate',
-           'demos', 'pins', 'check_machine', 'doctor', 'main', 'reasoning_table', 'latent_table', 'policy_table',
-           'readme_table', 'readme_figure', 'readme']
+           'demos', 'couple', 'pins', 'check_machine', 'doctor', 'main', 'reasoning_table', 'latent_table',
+           'policy_table', 'readme_table', 'readme_figure', 'readme']
 
 # %% ../nbs/cli.ipynb #e429bea0
 import csv, importlib.util, json, os, platform, shutil, subprocess, sys, time
@@ -19,7 +19,7 @@ from .runs import PRESETS, find_checkpoint, hardware, preset as get_preset, show
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="ReasonFlow: a robot policy that reasons, built notebook by notebook.")
 console = Console(force_jupyter=False)
-NOTEBOOKS = {"base": "00_base", "sft": "01_sft", "grpo": "02_grpo", "distill": "02_distill", "expert": "03_expert", "qwenpi": "03_qwenpi"}     # stages in the order in which they build on each other
+NOTEBOOKS = {"base": "00_base", "sft": "01_sft", "grpo": "02_grpo", "distill": "02_distill", "expert": "03_expert", "qwenpi": "03_qwenpi", "coupling": "04_coupling"}     # stages in the order in which they build on each other
 
 def _fail(message): console.print(f"[red]error:[/red] {message}", highlight=False); raise typer.Exit(2)
 
@@ -132,6 +132,18 @@ def demos(folder: Path = typer.Argument(..., help="where the data set (LeRobotDa
     try: data = EpisodeSet(demonstrate(folder, episodes, chosen, seed, workers=workers, size=size, rough=rough))
     except (ValueError, FileExistsError) as e: _fail(e)
     console.print(f"{len(data)} episodes, {data.info['total_frames']} steps in {folder}; in {sum(r['failed_before'] for r in data.rows)} other scenes the expert failed", highlight=False)
+
+@app.command()
+def couple(folder: Path = typer.Argument(..., help="where arms, pictures and results are kept; the same folder again goes on"), data: Path = typer.Option(..., "--demos", help="demonstrations, as `reasonflow demos` makes them"),
+           part: str = typer.Option("all", help="coupling, space, seeds, or all"), steps: int = typer.Option(1000, min=1), episodes: int = typer.Option(200, min=2, help="test scenes for each arm"), workers: int = 2,
+           table: Path = typer.Option(None, help="CSV for the results; FOLDER/results.csv without")):
+    "Stage 4's grid: how closely should language model and head be coupled, and does space help?"
+    from reasonflow.coupling import arms_of, grid
+    try: rows = grid(folder, data, arms_of(part), workers, table=table or folder/"results.csv", steps=steps, episodes=episodes, milestones=5)
+    except (ValueError, FileNotFoundError, FileExistsError) as e: _fail(e)
+    for r in rows:
+        if r["what"] == "success, test": console.print(f"{r['setting']:18} space {r['space']:9} {r['share']:4.0%} seed {r['seed']}   {show(r, percent=True)}", highlight=False)
+
 
 # %% ../nbs/cli.ipynb #de932544
 def pins():

@@ -353,7 +353,7 @@ class Milestones(TrainerCallback):
         self.rows[state.global_step] = self.drive(model.eval()); model.train()
 
 # %% ../nbs/04_coupling.ipynb #c4000029
-def run_arm(arm, folder, pictures, vlm="tiny-sft", student="tiny-student", steps:int=1000, batch:int=16, lr:float=1.2e-3, draws:int=4, width:int=96, layer:int=2, episodes:int=200, milestones:int=0, held:int=50, quick=False) -> dict: # results by name
+def run_arm(arm, folder, pictures, vlm="tiny-sft", student="tiny-student", steps:int=1000, batch:int=16, lr:float=1.2e-3, draws:int=4, width:int=96, layer:int=2, families=None, episodes:int=200, milestones:int=0, held:int=50, quick=False) -> dict: # results by name
     "Train an arm and measure it; what was measured before is read from `folder`, where a stopped training also goes on"
     folder = Path(folder)/arm.name.replace("; ", "-").replace(" ", "_").replace("%", "")
     if (folder/"results.json").exists(): return json.loads((folder/"results.json").read_text())
@@ -363,7 +363,7 @@ def run_arm(arm, folder, pictures, vlm="tiny-sft", student="tiny-student", steps
     driver, collate = CoupledPI(net, shape, SETTINGS[arm.setting], forcing, draws), SpaceCollator(processor, .1)
     both, own = load_student(student); sight = Sight(both.student, own)
     def saved(d): return save_qwenpi(folder/"policy", QwenPolicy(d, processor, pictures.norm, pictures.arm, sight, noise=0., about=asdict(arm) | dict(steps=steps, batch=batch)), vlm, student)
-    def drive(d, suite="tabletop", n=60, seed=400_000): return evaluate_policy(str(saved(d)), suite, n, seed, workers=1, progress=False, at_once=20)[0]["success, all but stack"]
+    def drive(d, suite="tabletop", n=60, seed=400_000): return evaluate_policy(str(saved(d)), suite, n, seed, families, workers=1, progress=False, at_once=20)[0]["success, all but stack"]
     plain = lambda d: copy.deepcopy(d).plain()
     watch = Milestones([round(steps*i/milestones) for i in range(1, milestones)] if milestones else [], lambda d: drive(plain(d)))
     train_driver(driver, looks, Run("coupling", folder, **asdict(arm), steps=steps, batch=batch, lr=lr), steps, batch, lr, seed=arm.seed, save_steps=max(1, steps//10), collate=collate, callbacks=[watch], disable_tqdm=True)
@@ -376,21 +376,24 @@ def run_arm(arm, folder, pictures, vlm="tiny-sft", student="tiny-student", steps
     return results
 
 def _run_arm(job):
-    arm, folder, pictures, space, kw = job
-    torch.set_num_threads(1)
+    arm, folder, pictures, space, kw, threads = job
+    if threads: torch.set_num_threads(threads)
     return arm, run_arm(arm, folder, add_targets(Pictures(*pictures), space, workers=1, progress=False), **kw)
 
 def grid(folder, demos, arms, workers:int=2, every:int=4, vlm="tiny-sft", student="tiny-student", table=None, progress=True, **kw): # for `run_arm`
     "All arms, some at a time; goes on where it was stopped. Returns the rows, and writes them to `table` (CSV)"
-    folder = Path(folder); pictures = prepare_pictures(folder/"pictures", demos, vlm, every=every, student=student, workers=workers, progress=progress); add_targets(pictures, folder/"geometry", workers=workers, progress=progress); del pictures
+    folder = Path(folder); pictures = prepare_pictures(folder/"pictures", demos, vlm, every=every, student=student, workers=workers, progress=progress); add_targets(pictures, folder/"geometry", workers=workers, progress=progress)
     same_request(folder/"arms", vlm=weights_hash(vlm), student=weights_hash(student), every=every, **kw)
-    jobs = [(a, folder/"arms", (folder/"pictures", demos), folder/"geometry", dict(vlm=vlm, student=student) | kw) for a in arms]
+    jobs = [(a, folder/"arms", (folder/"pictures", demos), folder/"geometry", dict(vlm=vlm, student=student) | kw, 1 if workers > 1 else None) for a in arms]
     rows, bar = [], tqdm(total=len(jobs), desc="arms", disable=not progress)
-    with mp.get_context("spawn").Pool(workers) as pool:
-        for arm, results in pool.imap_unordered(_run_arm, jobs):
-            rows += [asdict(arm) | dict(what=what) | {k: r[k] for k in ("value", "low", "high", "n")} for what, r in results.items()]; bar.update(1)
+    def take(done):
+        for arm, results in done:
+            rows.extend(asdict(arm) | dict(what=what) | {k: r[k] for k in ("value", "low", "high", "n")} for what, r in results.items()); bar.update(1)
             rows.sort(key=lambda r: (list(SETTINGS).index(r["setting"]), r["space"], r["share"], r["seed"]))
             if table: write_rows(table, rows)
+    if workers == 1: take(map(_run_arm, jobs))
+    else:
+        with mp.get_context("spawn").Pool(workers) as pool: take(pool.imap_unordered(_run_arm, jobs))
     bar.close()
     return rows
 
