@@ -145,13 +145,14 @@ def examples(trials) -> dict: # {family: [first success or None, first failure o
     return {f: [next((t for t in trials if t.family == f and t.success == ok), None) for ok in (True, False)] for f in dict.fromkeys(t.family for t in trials)}
 
 def strip(trials, n:int=6, size:int=216):
-    "Each trial in `n` pictures, a row for each; returns the figure"
+    "Each trial in `n` pictures, a row for each, more of them where more moves; returns the figure"
     import matplotlib.pyplot as plt
     fig, axes = plt.subplots(len(trials), n, figsize=(2.15*n, 2.5*len(trials)), squeeze=False, layout="constrained")
     fig.get_layout_engine().set(rect=(0, 0, 1, .97), hspace=.08)
     for row, t in zip(axes, trials):
         frames = replay(t, t.actions, size)
-        for ax, i in zip(row, np.linspace(0, len(frames) - 1, n).astype(int)): ax.imshow(frames[i]); ax.axis("off"); ax.set_title(f"step {min(2*i, t.steps)}", fontsize=8, loc="right")
+        moved = np.abs(np.diff(frames.astype(np.int16), axis=0)).mean((1, 2, 3)).cumsum()
+        for ax, i in zip(row, [0, *np.searchsorted(moved, np.linspace(0, moved[-1], n)[1:-1]) + 1, len(frames) - 1]): ax.imshow(frames[i]); ax.axis("off"); ax.set_title(f"step {min(2*i, t.steps)}", fontsize=8, loc="right")
         row[0].set_title(f"{t.instruction}: {'success' if t.success else t.why}\n", fontsize=9, loc="left", color="tab:green" if t.success else "tab:red").set_in_layout(False)
     return fig
 
@@ -181,4 +182,4 @@ def kept_examples(name) -> list: # of `Trial`
 def bars(ax, rates, names, title): # dicts with value, low, high; numbers or the texts of a CSV
     "Rates with their intervals, the first on top"
     for i, r in enumerate(rates): v, low, high = (float(r[k]) for k in ("value", "low", "high")); ax.barh(i, v, color="C0", alpha=.8); ax.plot([low, high], [i, i], "k", lw=1.2)
-    ax.set_yticks(range(len(rates)), names); ax.invert_yaxis(); ax.set_xlim(0, 1); ax.set_title(title, fontsize=9)
+    ax.set_yticks(range(len(rates)), names); ax.invert_yaxis(); ax.set_xlim(0, 1); ax.set_xlabel("share of episodes, 95 % interval", fontsize=8); ax.set_title(title, fontsize=9)
