@@ -25,7 +25,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM, Trainer, TrainingArgumen
 from transformers.cache_utils import Cache, DynamicLayer, LinearAttentionLayer
 from .backbone import Collator, bare, freeze_eyes, load, make_optimizer, mark_answer, prompts, save
 from .grpo import kinds_of, read_buffer, reasoning_exam, reasoning_samples, resolved, sample_group, with_thought
-from .runs import NonFiniteLoss, Run, SafeTrainer, bootstrap, find_checkpoint, last_checkpoint, seed_everything, wilson
+from .runs import NonFiniteLoss, Run, SafeTrainer, bootstrap, find_checkpoint, last_checkpoint, pack, seed_everything, unpack, wilson
 from .sft import best_constant, ratio
 from .waypoints import SCALE, format_trajectory, parse_trajectory
 
@@ -419,7 +419,7 @@ def save_student(folder, both, processor, card="", dtype=torch.bfloat16, base=No
     s, v = both.student, both.verbalizer
     about = dict(latents=s.latents, points=len(s.slots), as_text=s.as_text, bottleneck=s.bottleneck, recipe=asdict(both.recipe), verbalizer=dict(hidden=v.lm.config.hidden_size, layers=v.lm.config.num_hidden_layers))
     own = {"slots": s.slots, **{f"head.{k}": p for k, p in s.head.state_dict().items()}}
-    spoken = {k: p.to(dtype) for k, p in v.state_dict().items() if k != "lm.lm_head.weight"}             # tied to the embedding
+    spoken = pack({k: p for k, p in v.state_dict().items() if k != "lm.lm_head.weight"})                # tied to the embedding; a byte a weight: it only reads
     return save(folder, s.model, processor, card, dtype, tensors={"student": own, "verbalizer": spoken}, base=base, texts={"student.json": json.dumps(about, indent=1)})
 
 def load_student(name, image=None): # Distillation, processor
@@ -430,7 +430,7 @@ def load_student(name, image=None): # Distillation, processor
     student = LatentStudent(model, processor.tokenizer.convert_tokens_to_ids("</think>"), about["latents"], about["points"], about["as_text"], about["bottleneck"])
     student.load_state_dict(load_file(path/"student.safetensors"), strict=False)
     verbalizer = new_verbalizer(processor.tokenizer, student.slots.shape[1], **about["verbalizer"])
-    verbalizer.load_state_dict({k: v.float() for k, v in load_file(path/"verbalizer.safetensors").items()}, strict=False)
+    verbalizer.load_state_dict(unpack(load_file(path/"verbalizer.safetensors")), strict=False)
     return Distillation(student, verbalizer, Recipe(**about["recipe"])).eval(), processor
 
 # %% ../nbs/02_distill.ipynb #e2500032

@@ -171,7 +171,7 @@ def films(folder, trials, size:int=240) -> list: # of paths
 def keep_examples(name, trials) -> Path: # of a shipped policy
     "A success and a failure of each family, kept among the assets: what was done as JSON, and films"
     folder = find_asset("results").parent
-    record = dict(checkpoint=name, weights=weights_hash(name), suite=trials[0].suite, seed=trials[0].seed, episodes=len(trials), trials=[asdict(t) for pair in examples(trials).values() for t in pair if t])
+    record = dict(checkpoint=name, weights=weights_hash(name), suite=trials[0].suite, seed=trials[0].seed, episodes=len(trials), trials=[asdict(t) | dict(actions=np.asarray(t.actions, float).round(5).tolist()) for pair in examples(trials).values() for t in pair if t])
     path = folder/f"results/{name}-trials.json"; path.write_text(json.dumps(record)); films(folder/"films"/name, trials)
     return path
 

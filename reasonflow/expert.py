@@ -7,12 +7,12 @@ __all__ = ['SOLVERS', 'CONDITIONS', 'SPOTS', 'PARTS', 'Attended', 'LONGEST', 'HE
            'integrate', 'straightness', 'soft_mask', 'guided', 'ExpertConfig', 'Look', 'Eye', 'tip_in_image',
            'stops_of', 'aim_of', 'in_wrist', 'Pool', 'Memory', 'Block', 'time_waves', 'taken', 'ActionExpert',
            'TokenExpert', 'BadObservation', 'Sight', 'shrink', 'student_reader', 'by_parts', 'prepare', 'rests',
-           'Looks', 'Moments', 'Driver', 'new_driver', 'relit', 'varied', 'MomentCollator', 'DriverTrainer',
-           'train_driver', 'ChunkPolicy', 'Policy', 'save_policy', 'load_policy', 'evaluate_policy', 'condition_cases',
-           'tabulate']
+           'Looks', 'Moments', 'Driver', 'new_driver', 'chance_of', 'left_out', 'relit', 'varied', 'MomentCollator',
+           'DriverTrainer', 'train_driver', 'ChunkPolicy', 'Policy', 'save_policy', 'load_policy', 'evaluate_policy',
+           'condition_cases', 'tabulate']
 
 # %% ../nbs/03_expert.ipynb #a3000003
-import csv, json, math, multiprocessing as mp
+import csv, json, math, multiprocessing as mp, zlib
 from collections import namedtuple
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -539,14 +539,20 @@ class Driver(nn.Module):
 
 def new_driver(config=ExpertConfig(), head="flow", draws=8): return Driver((TokenExpert if head == "tokens" else ActionExpert)(config), head, draws)
 
-def relit(pictures, share:float): # (B, 3, H, W) in 0..1
-    "Lit a little otherwise, in colours that are a little off"
-    u = lambda c: 2*torch.rand(len(pictures), c, 1, 1) - 1
-    return (pictures*(1 + 2*share*u(1))*(1 + share/2*u(3)) + share/4*torch.randn_like(pictures)).clamp(0, 1)
+def chance_of(batch): # (…) tensor
+    "A generator that follows from the batch alone: a data loader reads ahead, and a resumed run must see what an uninterrupted one saw"
+    return torch.Generator().manual_seed(zlib.crc32(batch.numpy().tobytes()))
 
-def varied(look, share:float): # fields of a `Look` by name
+def left_out(x, share:float, chance): return x*(torch.rand(x.shape, generator=chance) >= share)/(1 - share)
+
+def relit(pictures, share:float, chance): # (B, 3, H, W) in 0..1
+    "Lit a little otherwise, in colours that are a little off"
+    u = lambda c: 2*torch.rand(len(pictures), c, 1, 1, generator=chance) - 1
+    return (pictures*(1 + 2*share*u(1))*(1 + share/2*u(3)) + share/4*torch.randn(pictures.shape, generator=chance)).clamp(0, 1)
+
+def varied(look, share:float, chance): # fields of a `Look` by name
     "`share` of what the student said is left out, and the pictures are relit: no scene comes twice in the same form, to be known by heart"
-    return look | {k: F.dropout(look[k], share) for k in ("scene", "latents", "points")} | {k: relit(look[k], share) for k in ("front", "wrist")}
+    return look | {k: left_out(look[k], share, chance) for k in ("scene", "latents", "points")} | {k: relit(look[k], share, chance) for k in ("front", "wrist")}
 
 class MomentCollator:
     "Items of `Moments` to one batch; earlier looks are fetched only if there is a memory"
@@ -556,7 +562,7 @@ class MomentCollator:
         earlier, rest = b.pop("earlier"), {k: b.pop(k) for k in ("actions", "real", "aim", "spots")}
         n = int(b["mask"].sum(1).max())                                              # prompts stand at the right
         b["scene"], b["mask"] = b["scene"][:, -n:], b["mask"][:, -n:]
-        out = dict(look=varied(b, self.vary) if self.vary else b) | rest
+        out = dict(look=varied(b, self.vary, chance_of(rest["actions"])) if self.vary else b) | rest
         if self.memory:
             used = earlier[:, :int((earlier >= 0).sum(1).max())]; kept = used.clamp(min=0)
             out["before"] = dict(scene=self.moments.all["scene"][kept, -n:].float(), mask=self.moments.all["mask"][kept, -n:], there=used >= 0)

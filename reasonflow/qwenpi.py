@@ -23,7 +23,7 @@ from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration, get_cos
 from .backbone import Collator, bare, load, patchify, prompts
 from .distill import after, embed, load_student
 from .episodes import normalization, read_normalization
-from .expert import ChunkPolicy, Looks, Sight, aim_of, by_parts, flow_loss, guided, integrate, relit, sample_time
+from .expert import ChunkPolicy, Looks, Sight, aim_of, by_parts, chance_of, flow_loss, guided, integrate, left_out, relit, sample_time
 from .runs import atomic_folder, pack, unpack, weights_hash
 
 # %% ../nbs/03_qwenpi.ipynb #b3000005
@@ -280,14 +280,15 @@ class PictureCollator:
     "Items of `Pictures` to one batch; what was seen stands for the pictures"
     def __init__(self, processor, vary:float=0.): # as of `varied`: the light of the pictures, and the share of the thoughts that is left out
         self.collate, self.vary = Collator(processor), vary; self.blank = np.zeros((self.collate.side, self.collate.side, 3), np.uint8)
-    def frames(self, i):
+    def frames(self, i, chance):
         if "frames" not in i: return [self.blank]*2
         if not self.vary: return [*i["frames"].numpy()]
-        return [*(relit(i["frames"].permute(0, 3, 1, 2).float()/255, self.vary)*255).round().byte().permute(0, 2, 3, 1).numpy()]
+        return [*(relit(i["frames"].permute(0, 3, 1, 2).float()/255, self.vary, chance)*255).round().byte().permute(0, 2, 3, 1).numpy()]
     def __call__(self, items):
-        batch = prompts(self.collate, [dict(frames=self.frames(i), human=with_state(i["task"], i["state"].numpy())) for i in items])
+        chance = chance_of(torch.stack([i["actions"] for i in items]))
+        batch = prompts(self.collate, [dict(frames=self.frames(i, chance), human=with_state(i["task"], i["state"].numpy())) for i in items])
         if "seen" in items[0]: batch = {k: v for k, v in batch.items() if k != "pixel_values"} | dict(seen=torch.cat([i["seen"].float().flatten(0, 1) for i in items]))
-        if "latents" in items[0]: batch["thoughts"] = F.dropout(torch.stack([torch.cat([i["latents"], i["points"]]) for i in items]).float(), self.vary)
+        if "latents" in items[0]: batch["thoughts"] = left_out(torch.stack([torch.cat([i["latents"], i["points"]]) for i in items]).float(), self.vary, chance)
         return dict(batch=batch, **{k: torch.stack([i[k] for i in items]) for k in ("actions", "real", "aim")})
 
 # %% ../nbs/03_qwenpi.ipynb #b3000018

@@ -29,7 +29,7 @@ def test_expert_resumes_exactly(place, tmp_path):
     from reasonflow.expert import Moments, train_driver
     from reasonflow.runs import Run
     moments = Moments(place/"moments", place/"demos")
-    def go(folder, **more): return train_driver(fresh(), moments, Run("expert", folder), steps=4, batch=4, lr=1e-3, save_steps=2, disable_tqdm=True, **more)
+    def go(folder, **more): return train_driver(fresh(), moments, Run("expert", folder), steps=4, batch=4, lr=1e-3, save_steps=2, vary=.1, disable_tqdm=True, **more)
     whole = go(tmp_path/"whole")
     with pytest.raises(Stop): go(tmp_path/"cut", callbacks=[StopAt(2)])
     again = go(tmp_path/"cut")
