@@ -11,6 +11,7 @@ __all__ = ['SETTINGS', 'TARGETS', 'dial', 'Coupling', 'spread', 'ActionTokens', 
 # %% ../nbs/04_coupling.ipynb #c4000004
 import copy, csv, json, math, multiprocessing as mp, re, shutil
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from .backbone import Collator, add_lora, bare, load, prompts
 from .episodes import BadEpisode
 from .distill import load_student
 from .expert import Sight, by_parts, evaluate_policy, train_driver
-from .qwenpi import PictureCollator, Pictures, QwenPI, QwenPIConfig, QwenPolicy, head_for, prepare_pictures, save_qwenpi
+from .qwenpi import TINY, PictureCollator, Pictures, QwenPI, QwenPIConfig, QwenPolicy, head_for, prepare_pictures, save_qwenpi
 from .runs import Run, same_request, seed_everything, weights_hash
 from .records import Episode, path, prompt
 from .waypoints import resample
@@ -58,14 +59,14 @@ class ActionTokens(nn.Module):
         self.actions, self.keep, self.bins, self.most = actions, keep, bins, most
         i, k = torch.arange(horizon), torch.arange(keep)[:, None]; waves = (math.pi*(2*i + 1)*k/(2*horizon)).cos()*(2/horizon)**.5; waves[0] /= 2**.5
         self.register_buffer("waves", waves, persistent=False)
-        self.words, self.place, self.read = nn.Embedding(bins, d), nn.Parameter(.02*torch.randn(keep*actions, d)), nn.Linear(d, bins)
+        self.words, self.place, self.read = nn.Embedding(bins, d), nn.Parameter(.02*torch.randn(keep*actions - 1, d)), nn.Linear(d, bins)
         nn.init.normal_(self.words.weight, std=.02)
 
     def ids(self, actions): # (B, H, 7) to (B, 7 keep), slow waves first
         return ((self.waves @ actions + self.most)/(2*self.most)*self.bins).long().clamp(0, self.bins - 1).flatten(1)
     def back(self, ids): # (B, 7 keep) to (B, H, 7)
         return self.waves.mT @ ((ids + .5)/self.bins*2*self.most - self.most).unflatten(1, (self.keep, self.actions))
-    def behind(self, ids): return self.words(ids[:, :-1]) + self.place[1:]                    # (B, n − 1, d): what has been written before each token but the first
+    def behind(self, ids): return self.words(ids[:, :-1]) + self.place                    # (B, n − 1, d): what has been written before each token but the first
     def loss(self, hidden, ids): # (B, T + n − 1, d), (B, n)
         "Cross-entropy of each token, told those before it"
         return F.cross_entropy(self.read(hidden[:, -ids.shape[1]:]).float().mT, ids)
@@ -114,11 +115,9 @@ def language_kept(vlm, processor, episodes:int=60, seed:int=400_000, workers=1) 
 # %% ../nbs/04_coupling.ipynb #c4000018
 def act_again(r): # a `Recording` of the embedded expert; (`Tabletop`, `Rollout`)
     "The same scene and the same steps, from the seed"
-    env = Tabletop(r.images["image"].shape[1] if r.images else 144, cameras=(), family=r.facts["family"]); env.reset(seed=int(r.facts["seed"]))
-    for rough in (.5, 0.):                                                                     # `demonstrate` and `record` push the arm aside or do not
-        out = roll_out(env, rough=rough, seed=int(r.facts["seed"]))
-        if out.states.shape[0] == len(r.states) + 1 and np.abs(out.states[:-1] - r.states).max() < 1e-4: return env, out
-        env.reset(seed=int(r.facts["seed"]))
+    env, seed = Tabletop(r.images["image"].shape[1] if r.images else 144, cameras=(), family=r.facts["family"]), int(r.facts["seed"]); env.reset(seed=seed)
+    out = roll_out(env, rough=float(r.facts.get("rough", .5)), seed=seed)                      # older recordings do not say how far the arm was pushed aside: as `demonstrate` does it
+    if out.states.shape[0] == len(r.states) + 1 and np.abs(out.states[:-1] - r.states).max() < 1e-4: return env, out
     raise BadEpisode(f"scene {r.facts['seed']} acted again comes out otherwise: was it recorded by another version of the world?")
 
 def geometry(env, camera:str="front", cells:int=6, sub:int=2, far:float=3.): # (cells, cells, sub² 7)
@@ -346,11 +345,12 @@ class SpaceCollator(PictureCollator):
     def __call__(self, items): return super().__call__(items) | (dict(target=torch.stack([i["target"] for i in items])) if "target" in items[0] else {})
 
 class Milestones(TrainerCallback):
-    "Drive now and then while learning: at which step was it how good?"
-    def __init__(self, when, drive): self.when, self.drive, self.rows = set(when), drive, {}
+    "Drive now and then while learning: at which step was it how good? What was measured is kept in `file`, and outlives a kill"
+    def __init__(self, when, drive, file): self.when, self.drive, self.file = set(when), drive, Path(file); self.rows = json.loads(self.file.read_text()) if self.file.exists() else {}
     def on_step_end(self, args, state, control, model=None, **_):
-        if state.global_step not in self.when: return
-        self.rows[state.global_step] = self.drive(model.eval()); model.train()
+        if state.global_step not in self.when or str(state.global_step) in self.rows: return
+        with torch.random.fork_rng(): self.rows[str(state.global_step)] = self.drive(model.eval())                            # the training's own chance goes on as if nobody had looked
+        model.train(); self.file.write_text(json.dumps(self.rows))
 
 # %% ../nbs/04_coupling.ipynb #c4000029
 def run_arm(arm, folder, pictures, vlm="tiny-sft", student="tiny-student", steps:int=1000, batch:int=16, lr:float=1.2e-3, draws:int=4, width:int=96, layer:int=2, families=None, episodes:int=200, milestones:int=0, held:int=50, quick=False) -> dict: # results by name
@@ -358,14 +358,14 @@ def run_arm(arm, folder, pictures, vlm="tiny-sft", student="tiny-student", steps
     folder = Path(folder)/arm.name.replace("; ", "-").replace(" ", "_").replace("%", "")
     if (folder/"results.json").exists(): return json.loads((folder/"results.json").read_text())
     seed_everything(arm.seed); net, processor = load(vlm); net.set_attn_implementation("eager"); looks = SpaceLooks(pictures, arm.share, arm.space, arm.seed, held)
-    shape = head_for(net.config, width=width, head=32, hidden=width, future=8, places=64, dropout=0., slow=1., shift=4., mean=True, thoughts=11, aim=True)
+    shape = head_for(net.config, **TINY | dict(width=width, hidden=width), thoughts=11, aim=True)
     forcing = None if arm.space == "off" else SpatialForcing(shape.vlm, pictures.all["target"].shape[-1], layer)
     driver, collate = CoupledPI(net, shape, SETTINGS[arm.setting], forcing, draws), SpaceCollator(processor, .1)
     both, own = load_student(student); sight = Sight(both.student, own)
     def saved(d): return save_qwenpi(folder/"policy", QwenPolicy(d, processor, pictures.norm, pictures.arm, sight, noise=0., about=asdict(arm) | dict(steps=steps, batch=batch)), vlm, student)
     def drive(d, suite="tabletop", n=60, seed=400_000): return evaluate_policy(str(saved(d)), suite, n, seed, families, workers=1, progress=False, at_once=20)[0]["success, all but stack"]
     plain = lambda d: copy.deepcopy(d).plain()
-    watch = Milestones([round(steps*i/milestones) for i in range(1, milestones)] if milestones else [], lambda d: drive(plain(d)))
+    watch = Milestones([round(steps*i/milestones) for i in range(1, milestones)] if milestones else [], lambda d: drive(plain(d)), folder/"milestones.json")
     train_driver(driver, looks, Run("coupling", folder, **asdict(arm), steps=steps, batch=batch, lr=lr), steps, batch, lr, seed=arm.seed, save_steps=max(1, steps//10), collate=collate, callbacks=[watch], disable_tqdm=True)
     d = plain(driver); results = {f"success after {s} steps": r for s, r in watch.rows.items()}
     results |= {"success, validation": drive(d, n=episodes//2), "success, test": drive(d, n=episodes, seed=500_000), "success, unseen combinations": drive(d, "held out", episodes, 500_000)}
@@ -378,7 +378,10 @@ def run_arm(arm, folder, pictures, vlm="tiny-sft", student="tiny-student", steps
 def _run_arm(job):
     arm, folder, pictures, space, kw, threads = job
     if threads: torch.set_num_threads(threads)
-    return arm, run_arm(arm, folder, add_targets(Pictures(*pictures), space, workers=1, progress=False), **kw)
+    return arm, run_arm(arm, folder, _with_targets(*pictures, space), **kw)
+
+@lru_cache(maxsize=1)
+def _with_targets(pictures, demos, space): return add_targets(Pictures(pictures, demos), space, workers=1, progress=False)     # once for all arms of a process
 
 def grid(folder, demos, arms, workers:int=2, every:int=4, vlm="tiny-sft", student="tiny-student", table=None, progress=True, **kw): # for `run_arm`
     "All arms, some at a time; goes on where it was stopped. Returns the rows, and writes them to `table` (CSV)"

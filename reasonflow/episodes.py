@@ -50,7 +50,7 @@ def record(seed:int, # of the scene
     r = roll_out(env, rough=rough, seed=seed)
     if not r.success: return None
     films = {c: np.stack([show_at(env, r, t).draw("front" if c == "image" else "wrist") for t in range(len(r))]) for c in cameras}
-    return Recording(r.instruction, r.states[:-1], r.actions, films, dict(seed=seed, family=r.task.family))
+    return Recording(r.instruction, r.states[:-1], r.actions, films, dict(seed=seed, family=r.task.family, rough=rough))
 
 # %% ../nbs/foundations/episodes.ipynb #f1000008
 class BadEpisode(BadSample):
