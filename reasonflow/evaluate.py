@@ -168,16 +168,16 @@ def films(folder, trials, size:int=240) -> list: # of paths
         out.append(path)
     return out
 
-def keep_examples(name, trials) -> Path: # of a shipped policy
+def keep_examples(name, trials, size:int=240) -> Path: # of a shipped policy; side of the films (pixels)
     "A success and a failure of each family, kept among the assets: what was done as JSON, and films"
     folder = find_asset("results").parent
-    record = dict(checkpoint=name, weights=weights_hash(name), suite=trials[0].suite, seed=trials[0].seed, episodes=len(trials), trials=[asdict(t) | dict(actions=np.asarray(t.actions, float).round(5).tolist()) for pair in examples(trials).values() for t in pair if t])
-    path = folder/f"results/{name}-trials.json"; path.write_text(json.dumps(record)); films(folder/"films"/name, trials)
+    record = dict(checkpoint=name, weights=weights_hash(name), suite=trials[0].suite, seed=trials[0].seed, episodes=len(trials), trials=[asdict(t) | dict(actions=[[float(f"{v:.9g}") for v in a] for a in np.asarray(t.actions).tolist()]) for pair in examples(trials).values() for t in pair if t])
+    path = folder/f"results/{name}-trials.json"; path.write_text(json.dumps(record)); films(folder/"films"/name, trials, size)
     return path
 
 def kept_examples(name) -> list: # of `Trial`
-    "What `keep_examples` kept"
-    return [Trial(**t) for t in json.loads(find_asset(f"results/{name}-trials.json").read_text())["trials"]]
+    "What `keep_examples` kept; nine digits are a 32-bit float's, so that a replay ends as the episode did"
+    return [Trial(**t | dict(actions=np.asarray(t["actions"], np.float32).tolist())) for t in json.loads(find_asset(f"results/{name}-trials.json").read_text())["trials"]]
 
 def bars(ax, rates, names, title): # dicts with value, low, high; numbers or the texts of a CSV
     "Rates with their intervals, the first on top"
