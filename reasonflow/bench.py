@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['timed', 'one_core', 'bench_world', 'bench_model', 'bench_train', 'bench_rollouts', 'machine_rates', 'against_floor',
-           'weight_of', 'bench_draws', 'bench_policy', 'bench_head', 'bench_expert', 'main']
+           'weight_of', 'bench_draws', 'race_draws', 'bench_policy', 'bench_head', 'bench_expert', 'main']
 
 # %% ../nbs/bench.ipynb #44949bfc
 import argparse, json, os, sys, time
@@ -113,6 +113,37 @@ def bench_draws(looks:int=32, seconds:float=4.) -> dict:
     def step(draws): expert.zero_grad(); expert.loss(look, actions, real, draws).backward()
     one, eight = (looks*d*timed(lambda: step(d), seconds) for d in (1, 8))
     return {"draws/s, one for each look": one, "draws/s, eight for each look": eight, "ratio": eight/one}
+
+# %% ../nbs/bench.ipynb #df53901a
+def race_draws(moments, seconds:float=100., draws=(1, 2, 4, 8), batch:int=16, lr:float=6e-4, held:int=50, points:int=6, vary:float=.1) -> list: # rows
+    "Loss on held-out recordings against seconds of training, for different numbers of draws a look; one core, one after the other in one run. `moments`: `expert.Moments`"
+    import torch
+    from dataclasses import replace
+    from reasonflow.backbone import MuonAdamW, fast_bf16
+    from reasonflow.expert import CONDITIONS, ExpertConfig, Look, MomentCollator, between, flow_loss, new_driver, sample_time
+    episodes, rows, chance = moments.all["episode"], [], lambda: torch.Generator().manual_seed(0)
+    learn, check = torch.nonzero(episodes % held != 0)[:, 0].tolist(), torch.nonzero(episodes % held == 0)[:, 0].tolist()[::2]
+    collate, plain = MomentCollator(moments, False, vary), MomentCollator(moments, False)
+    shown = [plain([moments[i] for i in check[at:at + 64]]) for at in range(0, len(check), 64)]
+    @torch.no_grad()
+    def error(expert, b, g): # of the flow alone, eight draws a look, the same for all
+        a = b["actions"][:, None].expand(-1, 8, -1, -1); noise, t = torch.randn(a.shape, generator=g), sample_time(a.shape[:2], g, shift=expert.config.shift)
+        x = between(noise.flatten(0, 1), a.flatten(0, 1), t.flatten()).view_as(a)
+        return float(flow_loss(expert(x, t, expert.attend(Look(**b["look"]))), noise, a, b["real"][:, None].expand(-1, 8, -1)))*len(a)
+    threads = torch.get_num_threads(); torch.set_num_threads(1)
+    try:
+        for n in draws:
+            torch.manual_seed(0); driver = new_driver(replace(ExpertConfig(), use=tuple(c for c in CONDITIONS if c != "memory")), "flow", n)
+            optimizer, order, spent, steps = MuonAdamW(driver.groups(lr), weight_decay=1e-4, half=fast_bf16()), torch.randperm(len(learn), generator=chance()).tolist(), 0., 0
+            for due in [seconds*(i + 1)/points for i in range(points)]:
+                while spent < due:
+                    began = time.time(); b = collate([moments[learn[order[(steps*batch + i) % len(order)]]] for i in range(batch)])
+                    with torch.autocast("cpu", torch.bfloat16, enabled=fast_bf16()): loss = driver(**b)
+                    loss.backward(); torch.nn.utils.clip_grad_norm_(driver.parameters(), 1.); optimizer.step(); optimizer.zero_grad(); steps += 1; spent += time.time() - began
+                g = chance()
+                rows.append({"draws": n, "seconds": round(spent, 1), "steps": steps, "looks": steps*batch, "draws a second": round(steps*batch*n/spent, 1), "flow loss, held-out recordings": round(sum(error(driver.expert, h, g) for h in shown)/len(check), 4), "n looks": len(check)})
+    finally: torch.set_num_threads(threads)
+    return rows
 
 # %% ../nbs/bench.ipynb #df53900b
 def bench_policy(name="tiny-policy", seconds:float=3.) -> dict:

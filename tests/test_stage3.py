@@ -113,3 +113,11 @@ def test_a_recording_is_read_by_a_process_that_loads_nothing_else(place):
     code = f"from reasonflow.episodes import EpisodeSet; assert len(EpisodeSet({str(place/'demos')!r}).read(0, cameras=())) > 10"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert not done.returncode, done.stderr
+
+@pytest.mark.slow
+def test_draws_race_over_the_same_recordings(place):
+    from reasonflow.bench import race_draws
+    from reasonflow.expert import Moments
+    rows = race_draws(Moments(place/"moments", place/"demos"), 2., draws=(1, 4), batch=4, held=2, points=2)
+    assert [r["draws"] for r in rows] == [1, 1, 4, 4] and rows[0]["n looks"] == rows[3]["n looks"] > 0
+    assert rows[1]["flow loss, held-out recordings"] < 1.5 and rows[3]["draws a second"] > rows[1]["draws a second"]
