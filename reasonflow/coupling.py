@@ -328,16 +328,16 @@ def arms_of(part:str) -> list: # of `Arm`
     return list(dict.fromkeys(sum(every.values(), []) if part == "all" else every[part]))
 
 class SpaceLooks(torch.utils.data.Dataset):
-    "A share of the episodes of each family, each look with its own geometry or another's"
-    def __init__(self, pictures, share:float=1., space:str="off", seed:int=0, held:int=50): # every so many episodes are held out
+    "A share of the episodes of each of some families, each look with its own geometry or another's"
+    def __init__(self, pictures, share:float=1., space:str="off", seed:int=0, held:int=50, families=None): # every so many episodes are held out; None: all families
         if space not in ("off", "on", "shuffled"): raise ValueError(f"unknown space {space!r}: off, on or shuffled")
-        families = {}
+        of = {}
         for e, r in pictures.record.items():
-            if e % held: families.setdefault(r.facts["family"], []).append(e)
-        kept = {e for es in families.values() for e in sorted(es)[:max(1, round(share*len(es)))]}
-        self.pictures, self.space, self.looks = pictures, space, [i for i, e in enumerate(pictures.all["episode"].tolist()) if e in kept]
+            if not families or r.facts["family"] in families: of.setdefault(r.facts["family"], []).append(e)
+        kept, held_out = set(), set()
+        for es in of.values(): learn = [e for e in sorted(es) if e % held]; kept.update(learn[:max(1, round(share*len(learn)))]); held_out.update(set(es) - set(learn))
+        self.pictures, self.space, self.looks, self.held = pictures, space, *([i for i, e in enumerate(pictures.all["episode"].tolist()) if e in es] for es in (kept, held_out))
         self.whose = np.random.default_rng(seed).permutation(self.looks) if space == "shuffled" else self.looks
-        self.held = [i for i, e in enumerate(pictures.all["episode"].tolist()) if e % held == 0]
     def __len__(self): return len(self.looks)
     def __getitem__(self, j): return self.pictures[self.looks[j]] | (dict(target=self.pictures.all["target"][int(self.whose[j])].float()) if self.space != "off" else {})
 
@@ -357,7 +357,7 @@ def run_arm(arm, folder, pictures, vlm="tiny-sft", student="tiny-student", steps
     "Train an arm and measure it; what was measured before is read from `folder`, where a stopped training also goes on"
     folder = Path(folder)/arm.name.replace("; ", "-").replace(" ", "_").replace("%", "")
     if (folder/"results.json").exists(): return json.loads((folder/"results.json").read_text())
-    seed_everything(arm.seed); net, processor = load(vlm); net.set_attn_implementation("eager"); looks = SpaceLooks(pictures, arm.share, arm.space, arm.seed, held)
+    seed_everything(arm.seed); net, processor = load(vlm); net.set_attn_implementation("eager"); looks = SpaceLooks(pictures, arm.share, arm.space, arm.seed, held, families)
     shape = head_for(net.config, **TINY | dict(width=width, hidden=width), thoughts=11, aim=True)
     forcing = None if arm.space == "off" else SpatialForcing(shape.vlm, pictures.all["target"].shape[-1], layer)
     driver, collate = CoupledPI(net, shape, SETTINGS[arm.setting], forcing, draws), SpaceCollator(processor, .1)
@@ -365,7 +365,7 @@ def run_arm(arm, folder, pictures, vlm="tiny-sft", student="tiny-student", steps
     def saved(d): return save_qwenpi(folder/"policy", QwenPolicy(d, processor, pictures.norm, pictures.arm, sight, noise=0., about=asdict(arm) | dict(steps=steps, batch=batch)), vlm, student)
     def drive(d, suite="tabletop", n=60, seed=400_000): return evaluate_policy(str(saved(d)), suite, n, seed, families, workers=1, progress=False, at_once=20)[0]["success, all but stack"]
     plain = lambda d: copy.deepcopy(d).plain()
-    watch = Milestones([round(steps*i/milestones) for i in range(1, milestones)] if milestones else [], lambda d: drive(plain(d)), folder/"milestones.json")
+    watch = Milestones([round(steps*i/milestones) for i in range(1, milestones)] if milestones and arm.setting == "full" and arm.share == 1 and arm.space != "shuffled" else [], lambda d: drive(plain(d)), folder/"milestones.json")
     train_driver(driver, looks, Run("coupling", folder, **asdict(arm), steps=steps, batch=batch, lr=lr), steps, batch, lr, seed=arm.seed, save_steps=max(1, steps//10), collate=collate, callbacks=[watch], disable_tqdm=True)
     d = plain(driver); results = {f"success after {s} steps": r for s, r in watch.rows.items()}
     results |= {"success, validation": drive(d, n=episodes//2), "success, test": drive(d, n=episodes, seed=500_000), "success, unseen combinations": drive(d, "held out", episodes, 500_000)}
