@@ -360,10 +360,10 @@ def check_range(actions, # (n, D), some hundreds
 
 # %% ../nbs/foundations/episodes.ipynb #f1000025
 def _demo_part(job):
-    folder, family, wanted, seeds, kw = job
+    folder, family, wanted, seeds, make, kw = job
     kept, failed = [], 0
     for s in seeds:
-        r = record(s, family=family, **kw)
+        r = make(s, family=family, **kw)
         if r is None: failed += 1; continue
         r.facts["failed_before"], failed = failed, 0
         kept.append(r)
@@ -372,14 +372,14 @@ def _demo_part(job):
 
 def demonstrate(folder, episodes:int=300, # of each family, all successes
                 families=tuple(FAMILIES), seed:int=300_000, # of the first scene; below 400,000
-                per_part:int=25, workers:int=2, size:int=144, rough:float=.5, progress=True, **kw) -> Path:
+                per_part:int=25, workers:int=2, size:int=144, rough:float=.5, progress=True, recorder=record, robot:str="tabletop", **kw) -> Path: # `kw` for the recorder
     "The expert's demonstrations as a LeRobotDataset; goes on where it was stopped"
     if seed + 2*episodes*len(families) > 400_000: raise ValueError(f"two scenes for each episode are set aside, and from {seed} on they would reach 400,000, where validation begins: take a smaller seed or fewer episodes")
-    folder, request = Path(folder), dict(episodes=episodes, families=families, seed=seed, per_part=per_part, size=size, rough=rough) | kw
+    folder, request = Path(folder), dict(episodes=episodes, families=families, seed=seed, per_part=per_part, size=size, rough=rough) | ({} if robot == "tabletop" else dict(robot=robot)) | kw
     if (folder/"meta/info.json").exists(): same_request(folder, **request); return folder
     parts = folder.parent/f".{folder.name}.parts"
     same_request(parts, **request)
-    jobs = [(parts/f"{i:04d}", f, n, range(s, s + 2*n), dict(size=size, rough=rough) | kw) for i, (f, n, s) in
+    jobs = [(parts/f"{i:04d}", f, n, range(s, s + 2*n), recorder, dict(size=size, rough=rough) | kw) for i, (f, n, s) in
             enumerate((f, min(per_part, episodes - at), seed + 2*(k*episodes + at)) for k, f in enumerate(families) for at in range(0, episodes, per_part))]
     todo = [j for j in jobs if not j[0].exists()]
     bar = lambda it: tqdm(it, total=len(jobs), initial=len(jobs) - len(todo), desc=f"demonstrations, {per_part} a part", disable=not progress)
@@ -388,6 +388,6 @@ def demonstrate(folder, episodes:int=300, # of each family, all successes
     else:
         with mp.get_context("spawn").Pool(workers) as pool:
             for _ in bar(pool.imap_unordered(_demo_part, todo)): pass
-    assemble([j[0] for j in jobs], folder, request=request)
+    assemble([j[0] for j in jobs], folder, robot, request=request)
     shutil.rmtree(parts)
     return folder

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SUITES', 'STEPS', 'BadAction', 'checked_chunks', 'Trial', 'why_failed', 'Suite', 'trials_of', 'Robot',
-           'TabletopRobot', 'robot_of', 'Lost', 'Host', 'RemoteRobot', 'run_trials', 'replay', 'summary', 'examples',
-           'strip', 'films', 'keep_examples', 'kept_examples', 'bars']
+           'TabletopRobot', 'robot_of', 'Lost', 'Host', 'RemoteRobot', 'run_trials', 'replay', 'summary', 'recorded',
+           'write_down', 'merged', 'examples', 'strip', 'films', 'keep_examples', 'kept_examples', 'bars']
 
 # %% ../nbs/foundations/evaluate.ipynb #e7000003
 import importlib, json, multiprocessing as mp, time, traceback
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 from .episodes import HZ, write_film
-from .runs import find_asset, show, weights_hash, wilson
+from .runs import find_asset, same_request, show, weights_hash, wilson
 from .world import FAMILIES, MEMORY, Tabletop
 
 # %% ../nbs/foundations/evaluate.ipynb #e7000005
@@ -71,13 +71,14 @@ class Suite:
     horizon: int = 160           # steps of an episode
     states: int|None = None      # how many initial states a task has; None: a seed makes each
     apart: bool = False          # does each robot need a process of its own?
+    arm: str = "tabletop"        # whose actions; a policy's statistics must be this arm's
     about: str = ""
 
 _OURS = "reasonflow.evaluate:TabletopRobot"
 SUITES = {"tabletop": Suite(tuple(FAMILIES), _OURS), "held out": Suite(tuple(FAMILIES), _OURS, about="colour and kind of the target never occurred together in training"),
           "memory": Suite(tuple(MEMORY), _OURS, about="the last picture does not say what to do")}
 STEPS = dict(spatial=220, object=280, goal=300, **{"10": 520})                    # LIBERO's step limits (as OpenVLA set them: arXiv 2406.09246)
-SUITES |= {f"libero_{name}": Suite(tuple(tasks), "reasonflow.libero:LiberoRobot", STEPS[name], 50, True) for name, tasks in json.loads(find_asset("libero_tasks.json").read_text()).items()}
+SUITES |= {f"libero_{name}": Suite(tuple(tasks), "reasonflow.libero:LiberoRobot", STEPS[name], 50, True, "libero") for name, tasks in json.loads(find_asset("libero_tasks.json").read_text()).items()}
 
 def trials_of(suite:str="tabletop", episodes:int=200, seed:int=500_000, # of the first scene; no matter where initial states are given
               families=None, shard=(0, 1)) -> list: # of `Trial`; the how-manieth of how many machines is this?
@@ -199,6 +200,8 @@ def run_trials(policy, trials, at_once:int=16, execute:int=8, horizon:int|None=N
                progress=True) -> list: # of `Trial`, filled in
     "Let `policy` drive through all `trials`, `at_once` robots side by side, each carrying out `execute` actions between two looks"
     if ensemble is not None and delay: raise ValueError("a mean of plans is taken without delay: choose `ensemble` or `delay`")
+    for s in {t.suite for t in trials}:
+        if (drives := getattr(policy, "robot", SUITES[s].arm)) != SUITES[s].arm: raise ValueError(f"this policy was trained on the arm of {drives!r}: its statistics say nothing about that of {s}, {SUITES[s].arm!r}")
     if delay >= execute: raise ValueError(f"delay {delay}: a chunk must arrive before the next look, after {execute} steps")
     todo, robots, hosts, done, bar = list(trials)[::-1], {}, {}, [], tqdm(total=len(trials), desc="episodes", disable=not progress)
     def begin(slot, trial):
@@ -251,6 +254,27 @@ def summary(trials) -> dict: # name: result with value, n, low, high
     for name, ts in groups.items():
         if ts: out[f"success, {name}"] = wilson(sum(t.success for t in ts), len(ts)); out[f"success at any step, {name}"] = wilson(sum(t.ever for t in ts), len(ts))
     return out | {f"failed: {why}": wilson(k, len(trials)) for why, k in Counter(t.why for t in trials if not t.success).most_common()}
+
+# %% ../nbs/foundations/evaluate.ipynb #e7000039
+def recorded(folder, **request) -> list: # of `Trial`
+    "What was finished in `folder`, for the same request; a line that a kill cut short is done again"
+    same_request(folder, **request); path = Path(folder)/"trials.jsonl"
+    if not path.exists(): return []
+    whole, _, cut = path.read_text().rpartition("\n")
+    if cut: (tmp := path.with_suffix(".tmp")).write_text(whole + "\n" if whole else ""); tmp.replace(path)
+    return [Trial(**json.loads(line)) for line in whole.splitlines()]
+
+def write_down(folder, trial):
+    with open(Path(folder)/"trials.jsonl", "a") as f: f.write(json.dumps(asdict(trial)) + "\n")
+
+def merged(folders) -> tuple: # list of `Trial`, and how many are missing
+    "The shards of one evaluation"
+    requests = [json.loads((Path(f)/"request.json").read_text()) for f in folders]; first = {k: v for k, v in requests[0].items() if k != "shard"}
+    for f, r in zip(folders, requests):
+        if other := [k for k in first | r if k != "shard" and r.get(k) != first.get(k)]: raise ValueError(f"{f} is of another evaluation than {folders[0]}: {other[0]} is {r.get(other[0])!r}, not {first.get(other[0])!r}")
+    trials = [t for f, r in zip(folders, requests) for t in recorded(f, **r)]
+    if twice := [k for k, n in Counter(t.key for t in trials).items() if n > 1]: raise ValueError(f"{len(twice)} episodes are there twice, the first is {twice[0]}: a folder was given twice, or shards overlap")
+    return sorted(trials, key=lambda t: (t.seed, t.family)), first["episodes"] - len(trials)
 
 # %% ../nbs/foundations/evaluate.ipynb #e7000011
 def examples(trials) -> dict: # {family: [first success or None, first failure or None]}

@@ -30,7 +30,7 @@ from transformers import Trainer, TrainingArguments
 from .backbone import Collator, MuonAdamW, fast_bf16, prompts
 from .distill import Cached, embed, load_student
 from .episodes import BadEpisode, EpisodeSet, Normalizer, chunk, normalization, read_normalization
-from .evaluate import run_trials, summary, trials_of
+from .evaluate import SUITES, recorded, run_trials, summary, trials_of, write_down
 from .records import Quarantine, prompt
 from .runs import Run, SafeTrainer, atomic_folder, find_checkpoint, fingerprint, last_checkpoint, pack, same_request, show, unpack, weights_hash, wilson
 from .world import WRIST, Scene, Tabletop
@@ -461,6 +461,7 @@ class Looks(torch.utils.data.Dataset):
         loaded = [load_file(p/"moments.safetensors") for p in parts]
         self.all = {k: torch.cat([l[k] for l in loaded if l]) for k in next(l for l in loaded if l)}
         self.data, self.made, quarantine = EpisodeSet(data), json.loads((Path(folder)/"request.json").read_text()), Quarantine()
+        self.robot = self.data.info.get("robot_type", "tabletop")
         self.bad = [b for p in parts for b in json.loads((p/"bad.json").read_text())]
         for _ in self.all["episode"].unique(): quarantine.good()
         for e, why in self.bad: quarantine.add(f"episode {e}", why)                 # too many stop here
@@ -600,10 +601,10 @@ class ChunkPolicy:
                  off=(), # conditions to leave out: what `config` names, 'image' (grey), 'instruction' ("move")
                  swap=(), # likewise: to take from another robot that is driven at the same time
                  noise:float=1., # how much of the noise a chunk is made from: at 0 always the same chunk, near the mean of all
-                 seed:int=0, about=None):
+                 seed:int=0, about=None, robot:str="tabletop"): # whose statistics these are
         known = (*config.use, "image", "instruction", *(["aim"] if getattr(config, "aim", False) else []))
         if wrong := [k for k in (*off, *swap) if k not in known]: raise ValueError(f"unknown condition {wrong[0]!r}: this policy has {', '.join(known)}")
-        self.driver, self.config, self.norm, self.arm, self.steps, self.solver, self.off, self.swap, self.noise = driver.eval(), config, norm, arm, steps, solver, tuple(off), tuple(swap), noise
+        self.driver, self.config, self.norm, self.arm, self.steps, self.solver, self.off, self.swap, self.noise, self.robot = driver.eval(), config, norm, arm, steps, solver, tuple(off), tuple(swap), noise, robot
         self.generator, self.about, self.spare = torch.Generator().manual_seed(seed), about or {}, {}
 
     def reset(self, slots=(0,)): "Forget what is kept of these robots"
@@ -689,8 +690,8 @@ def save_policy(folder, policy, student:str, card="", packed=False): # a byte a 
     if (trained_on := policy.about.get("student_weights")) not in (None, found := weights_hash(student)): raise ValueError(f"the policy was trained on the student {trained_on}; {student} is another ({found})")
     with atomic_folder(folder) as tmp:
         state = {k: v.detach().cpu().contiguous() for k, v in policy.driver.state_dict().items()}; save_file(pack(state) if packed else state, tmp/"expert.safetensors")
-        (tmp/"config.json").write_text(json.dumps(dict(policy="cfm adapter", student=str(student), student_weights=weights_hash(student), expert=asdict(policy.driver.expert.config), head=policy.driver.head, think=policy.think, steps=policy.steps, solver=policy.solver, noise=policy.noise, about=policy.about), indent=1))
-        (tmp/"normalization.json").write_text(normalization({"tabletop": policy.norm, "tabletop state": policy.arm})); (tmp/"MODEL_CARD.md").write_text(card)
+        (tmp/"config.json").write_text(json.dumps(dict(policy="cfm adapter", student=str(student), student_weights=weights_hash(student), expert=asdict(policy.driver.expert.config), head=policy.driver.head, think=policy.think, steps=policy.steps, solver=policy.solver, noise=policy.noise, robot=policy.robot, about=policy.about), indent=1))
+        (tmp/"normalization.json").write_text(normalization({policy.robot: policy.norm, f"{policy.robot} state": policy.arm})); (tmp/"MODEL_CARD.md").write_text(card)
     return Path(folder)
 
 def load_policy(name, **kw) -> ChunkPolicy:
@@ -703,7 +704,7 @@ def load_policy(name, **kw) -> ChunkPolicy:
     driver = new_driver(ExpertConfig(**about["expert"] | {"use": tuple(about["expert"]["use"])}), about["head"])
     driver.load_state_dict(unpack(load_file(path/"expert.safetensors")))
     both, processor = load_student(about["student"])
-    return Policy(driver, both.student, processor, read_normalization(path, "tabletop"), read_normalization(path, "tabletop state"), **{k: about[k] for k in ("think", "steps", "solver", "noise", "about") if k in about} | kw)
+    return Policy(driver, both.student, processor, *(read_normalization(path, about.get("robot", "tabletop") + s) for s in ("", " state")), **{k: about[k] for k in ("think", "steps", "solver", "noise", "robot", "about") if k in about} | kw)
 
 # %% ../nbs/03_expert.ipynb #a3000031
 def _drive(job):
@@ -714,19 +715,27 @@ def _drive(job):
 def evaluate_policy(name, # folder or shipped name
                     suite:str="tabletop", episodes:int=200, seed:int=500_000, families=None, workers:int=2, per_job:int=20, progress=True,
                     at_once:int=10, loop=None, # as for `run_trials`: execute, horizon, delay, inpaint, ensemble
+                    folder=None, # where finished episodes are written down; the same folder again goes on
+                    shard=(0, 1), # the how-manieth of how many machines
                     **kw # as for `Policy`: off, swap, think, steps, …
                    ) -> tuple: # results by name, list of `Trial`
     "Closed loop over fresh scenes"
-    trials = trials_of(suite, episodes, seed, families)
-    jobs = [(name, trials[i:i + per_job], kw, dict(at_once=at_once) | (loop or {}), 1 if workers > 1 else None) for i in range(0, len(trials), per_job)]
-    done, bar = [], tqdm(total=len(trials), desc="episodes", disable=not progress, leave=False)
-    def take(results):
-        for part in results: done.extend(part); bar.update(len(part)); bar.set_postfix_str(show(wilson(sum(t.success for t in done), len(done)), percent=True))
-    if workers == 1 or len(jobs) < 2: take(map(_drive, jobs))
+    trials, done = trials_of(suite, episodes, seed, families, shard), []
+    if folder: done = recorded(folder, weights=weights_hash(name), suite=suite, episodes=episodes, seed=seed, families=families and list(families), shard=list(shard), loop=loop or {}, **kw)
+    trials, loop = [t for t in trials if t.key not in {d.key for d in done}], dict(at_once=at_once) | (loop or {})
+    jobs = [(name, trials[i:i + per_job], kw, loop, 1 if workers > 1 else None) for i in range(0, len(trials), per_job)]
+    bar = tqdm(total=len(trials) + len(done), initial=len(done), desc="episodes", disable=not progress, leave=False)
+    def take(parts):
+        for part in parts:
+            for t in part:
+                done.append(t); bar.update(); bar.set_postfix_str(show(wilson(sum(t.success for t in done), len(done)), percent=True))
+                if folder: write_down(folder, t)
+    if SUITES[suite].apart: run_trials(load_policy(name, **kw), trials, progress=False, keep=lambda t: take([[t]]), **loop | dict(at_once=workers))       # one policy, a process for each robot
+    elif workers == 1 or len(jobs) < 2: take(map(_drive, jobs))
     else:
         with mp.get_context("spawn").Pool(workers) as pool: take(pool.imap_unordered(_drive, jobs))
     bar.close()
-    done.sort(key=lambda t: t.seed)
+    done.sort(key=lambda t: (t.seed, t.family))
     return summary(done), done
 
 def condition_cases(name, conditions) -> dict: # for `tabulate`

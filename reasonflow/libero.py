@@ -148,14 +148,14 @@ def extent(sim, body): # (2, 3): lowest and highest corner, m
            for c, e in [(sim.data.geom_xpos[g], np.abs(sim.data.geom_xmat[g].reshape(3, 3)) @ sim.model.geom_size[g] if sim.model.geom_type[g] == 6 else np.full(3, sim.model.geom_rbound[g]))]]
     return np.array([np.min([o[0] for o in out], 0), np.max([o[1] for o in out], 0)])
 
-def way(robot, finger:float=.02, most:float=.075): # list of (where (3,) or None to stay, gripper, how near is near enough (m), most steps)
+def way(robot, attempt:int=0, finger:float=.02, most:float=.075): # list of (where (3,) or None to stay, gripper, how near is near enough (m), most steps)
     "What the expert will do, in eight phases"
     env = robot.env.env; (_, what, goal), = env.parsed_problem["goal_state"]; sim, boxes = env.sim, {k: extent(env.sim, b) for k, b in env.obj_body_id.items()}
     low, high = boxes[what]; middle, size = (low + high)/2, high - low
     if size[1] < most: at = np.array([*middle[:2], max(low[2] + .012, high[2] - .03)])                                   # across the hand, whose fingers open along y
     else:
         def room(y): p = np.array([middle[0], y + np.sign(y - middle[1])*finger]); return min([float(np.abs(p - p.clip(b[0, :2], b[1, :2])).max()) for k, b in boxes.items() if k != what and b[1, 2] > low[2] + .02] + [.06])
-        y = max((middle[1] + s*(size[1]/2 - .006) for s in (1, -1)), key=room); at = np.array([middle[0], y, high[2] - .012])
+        y = sorted((middle[1] + s*(size[1]/2 - .006) for s in (1, -1)), key=room)[(attempt + 1) % 2]; at = np.array([middle[0], y, high[2] - .012])
     to = boxes[goal].mean(0)*(1, 1, 0) + (0, 0, boxes[goal][0, 2] + .01) if goal in boxes else sim.data.site_xpos[sim.model.site_name2id(goal)].copy()
     put = np.array([*(to[:2] + at[:2] - middle[:2]), to[2] + at[2] - low[2] + .015]); up = max(at[2], put[2]) + .12
     over = lambda p: np.array([*p[:2], up])
@@ -164,21 +164,27 @@ def way(robot, finger:float=.02, most:float=.075): # list of (where (3,) or None
 def expert(robot, rough:float=0., chance=None): # yields (action meant, action taken)
     "Until the task is done or the way is at its end; now and then the arm is pushed aside, as far as `rough` of full scale"
     where = lambda: robot.env.sim.data.site_xpos[robot.env.sim.model.site_name2id("gripper0_grip_site")]
-    for target, grip, near, most in way(robot):
-        for _ in range(most):
-            d = np.zeros(3) if target is None else target - where()
-            if target is not None and np.abs(d).max() < near: break
-            a = np.array([*(d/.05*1.2).clip(-1, 1), 0, 0, 0, grip])                      # full scale: 5 cm a step
-            pushed = a + [*(rough*chance.uniform(-1, 1, 3)), 0, 0, 0, 0] if rough and chance.random() < .08 else a
-            yield a, pushed.clip(-1, 1)
+    def follow(phases):
+        for target, grip, near, most in phases:
+            for _ in range(most):
+                d = np.zeros(3) if target is None else target - where()
+                if target is not None and np.abs(d).max() < near: break
+                a = np.array([*(d/.05*1.2).clip(-1, 1), 0, 0, 0, grip])                  # full scale: 5 cm a step
+                pushed = a + [*(rough*chance.uniform(-1, 1, 3)), 0, 0, 0, 0] if rough and chance.random() < .08 else a
+                yield a, pushed.clip(-1, 1)
+    what = robot.env.env.parsed_problem["goal_state"][0][1]
+    for attempt in range(3):
+        phases, height = way(robot, attempt), robot.where()[what][2]
+        yield from follow(phases[:4])
+        if robot.where()[what][2] > height + .03: yield from follow(phases[4:]); return       # else it slipped: once more, from the other side
 
-def record_libero(suite, task, seed:int, size:int=144, rough:float=0., pictures=True) -> Recording|None: # None if the expert fails
+def record_libero(seed:int, size:int=144, rough:float=0., family="put_the_bowl_on_the_plate", suite="libero_goal", pictures=True) -> Recording|None: # None if the expert fails
     "The expert at work; what is recorded is what it meant to do"
-    robot = LiberoRobot(Trial(suite, task, seed), size, SUITES[suite].horizon); chance, seen, states, actions = np.random.default_rng(seed), [], [], []
+    robot = LiberoRobot(Trial(suite, family, seed), size, SUITES[suite].horizon); chance, seen, states, actions = np.random.default_rng(seed), [], [], []
     for meant, taken in expert(robot, rough, chance):
         if pictures: o = robot.observation(); seen.append((o["image"], o["wrist_image"])); states.append(o["state"])
         else: states.append(robot.state())
         actions.append(meant.astype(np.float32)); over, success = robot.move(taken); robot.trial.steps += 1
         if over: break
     if not robot.env.check_success(): return None
-    return Recording(robot.trial.instruction, np.stack(states), np.stack(actions), dict(zip(("image", "wrist_image"), map(np.stack, zip(*seen)))) if pictures else {}, dict(seed=seed, family=task, suite=suite, rough=rough))
+    return Recording(robot.trial.instruction, np.stack(states), np.stack(actions), dict(zip(("image", "wrist_image"), map(np.stack, zip(*seen)))) if pictures else {}, dict(seed=seed, family=family, suite=suite, rough=rough))

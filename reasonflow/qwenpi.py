@@ -330,8 +330,8 @@ def save_qwenpi(folder, policy, vlm:str, # folder or shipped name of what it beg
     others = {k: v for k, name in (("vlm", vlm), ("student", student)) if name for k, v in ((k, str(name)), (f"{k}_weights", weights_hash(name)))}
     with atomic_folder(folder) as tmp:
         learnt = {k: v.detach().cpu().contiguous() for k, v in own.items() if not same(k) and not k.endswith("lm_head.weight")}; save_file(pack(learnt) if packed else learnt, tmp/"model.safetensors")
-        (tmp/"config.json").write_text(json.dumps(dict(policy="qwenpi", **others, head=asdict(policy.config), steps=policy.steps, solver=policy.solver, noise=policy.noise, about=policy.about), indent=1))
-        (tmp/"normalization.json").write_text(normalization({"tabletop": policy.norm, "tabletop state": policy.arm})); (tmp/"MODEL_CARD.md").write_text(card)
+        (tmp/"config.json").write_text(json.dumps(dict(policy="qwenpi", **others, head=asdict(policy.config), steps=policy.steps, solver=policy.solver, noise=policy.noise, robot=policy.robot, about=policy.about), indent=1))
+        (tmp/"normalization.json").write_text(normalization({policy.robot: policy.norm, f"{policy.robot} state": policy.arm})); (tmp/"MODEL_CARD.md").write_text(card)
     return Path(folder)
 
 def load_qwenpi(path, **kw) -> QwenPolicy:
@@ -345,4 +345,4 @@ def load_qwenpi(path, **kw) -> QwenPolicy:
     missing, more = driver.load_state_dict(learnt, strict=False)
     if more or (missing := [k for k in missing if not k.startswith("qwen_vl_interface.")]): raise ValueError(f"{path} does not fit its own configuration: {[*more, *missing][0]}")
     if "student" in about: both, own = load_student(about["student"]); kw["sight"] = Sight(both.student, own)
-    return QwenPolicy(driver, processor, read_normalization(path, "tabletop"), read_normalization(path, "tabletop state"), **{k: about[k] for k in ("steps", "solver", "noise", "about") if k in about} | kw)
+    return QwenPolicy(driver, processor, *(read_normalization(path, about.get("robot", "tabletop") + s) for s in ("", " state")), **{k: about[k] for k in ("steps", "solver", "noise", "robot", "about") if k in about} | kw)
