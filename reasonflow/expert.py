@@ -643,7 +643,10 @@ class ChunkPolicy:
         look = self.look(observations, slots)
         noise = self.noise*torch.randn(len(slots), self.config.horizon, self.config.actions, generator=self.generator)
         known = {} if planned is None else dict(planned=torch.tensor(np.nan_to_num(self.norm(np.nan_to_num(planned)))).float(), weight=soft_mask(torch.tensor(np.isfinite(planned).all(-1)), delay))
-        out = self.norm.back(self.driver.act(look, noise, self.steps, self.solver, **{how: rest for how, ks in (("off", self.off), ("swap", self.swap)) if (rest := [k for k in ks if k not in self.apart])}, **known).double().numpy().clip(-1, 1))
+        return self.commands(self.driver.act(look, noise, self.steps, self.solver, **{how: rest for how, ks in (("off", self.off), ("swap", self.swap)) if (rest := [k for k in ks if k not in self.apart])}, **known))
+
+    def commands(self, chunk): # (B, 16, 7) scaled, to the same in the environment's units
+        out = self.norm.back(chunk.double().numpy().clip(-1, 1))
         out[..., -1] = np.where(out[..., -1] > 0, 1., -1.)                                                # a gripper is open or closed
         if not np.isfinite(out).all(): raise FloatingPointError("the policy's answer is not finite; its weights are damaged, or they belong to another model")
         return out.clip(-1, 1)
