@@ -8,7 +8,7 @@ __all__ = ['SUITES', 'STEPS', 'BadAction', 'checked_chunks', 'Trial', 'why_faile
            'write_down', 'merged', 'examples', 'strip', 'films', 'keep_examples', 'kept_examples', 'bars']
 
 # %% ../nbs/foundations/evaluate.ipynb #e7000003
-import importlib, json, multiprocessing as mp, time, traceback
+import base64, importlib, json, multiprocessing as mp, time, traceback
 from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -308,13 +308,13 @@ def films(folder, trials, size:int=240) -> list: # of paths
 def keep_examples(name, trials, size:int=240) -> Path: # of a shipped policy; side of the films (pixels)
     "A success and a failure of each family, kept among the assets: what was done as JSON, and films"
     folder = find_asset("results").parent
-    record = dict(checkpoint=name, weights=weights_hash(name), suite=trials[0].suite, seed=trials[0].seed, episodes=len(trials), trials=[asdict(t) | dict(actions=[[float(f"{v:.9g}") for v in a] for a in np.asarray(t.actions).tolist()]) for pair in examples(trials).values() for t in pair if t])
+    record = dict(checkpoint=name, weights=weights_hash(name), suite=trials[0].suite, seed=trials[0].seed, episodes=len(trials), trials=[asdict(t) | dict(actions=base64.b64encode(np.asarray(t.actions, "<f4").tobytes()).decode()) for pair in examples(trials).values() for t in pair if t])
     path = folder/f"results/{name}-trials.json"; path.write_text(json.dumps(record)); films(folder/"films"/name, trials, size)
     return path
 
 def kept_examples(name) -> list: # of `Trial`
-    "What `keep_examples` kept; nine digits are a 32-bit float's, so that a replay ends as the episode did"
-    return [Trial(**t | dict(actions=np.asarray(t["actions"], np.float32).tolist())) for t in json.loads(find_asset(f"results/{name}-trials.json").read_text())["trials"]]
+    "What `keep_examples` kept; actions lie there as 32-bit floats, to the last bit, so that a replay ends as the episode did"
+    return [Trial(**t | dict(actions=np.frombuffer(base64.b64decode(t["actions"]), "<f4").reshape(-1, 7).tolist())) for t in json.loads(find_asset(f"results/{name}-trials.json").read_text())["trials"]]
 
 def bars(ax, rates, names, title): # dicts with value, low, high; numbers or the texts of a CSV
     "Rates with their intervals, the first on top"

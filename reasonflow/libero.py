@@ -50,9 +50,11 @@ def libero(): # folder of the package
     return root
 
 def ready(): # None, or why not
-    "Can LIBERO run here?"
-    try: libero(); return None
+    "Can LIBERO run here, without a download of gigabytes that nobody asked for?"
+    try: root = libero()
     except (ImportError, FileNotFoundError) as e: return str(e)
+    if assets_folder() or any((p/"articulated_objects").is_dir() for p in (root/"assets", Path("~/.cache/libero/assets").expanduser())): return None
+    return "LIBERO is here, its meshes are not: `python -c 'from reasonflow.libero import libero; libero(); from libero.libero import get_assets_path; get_assets_path()'` downloads them (gigabytes), or REASONFLOW_LIBERO_ASSETS names a folder that has them"
 
 # %% ../nbs/05_libero.ipynb #d5000008
 @lru_cache(maxsize=16)
@@ -105,7 +107,7 @@ def environment(suite, task, pid): # one for each process, which holds on to its
     if suite not in SUITES or task not in SUITES[suite].families: raise ValueError(f"unknown task {task!r}: {suite} has {', '.join(getattr(SUITES.get(suite), 'families', []))}")
     from libero.libero.envs.env_wrapper import ControlEnv
     try: return ControlEnv(bddl_file_name=str(from_package/"bddl_files"/suite/f"{task}.bddl"), use_camera_obs=False, has_offscreen_renderer=True)
-    except (FileNotFoundError, ValueError) as e: raise FileNotFoundError(f"{sentence(task)!r} needs files that {assets_folder() or 'the package'} lacks: {str(e).splitlines()[0]}. `python -c 'from libero.libero import get_assets_path; get_assets_path()'` downloads all of them; unset REASONFLOW_LIBERO_ASSETS to use them") from e
+    except (FileNotFoundError, ValueError) as e: raise FileNotFoundError(f"{sentence(task)!r} needs files that {assets_folder() or 'the package'} lacks: {str(e).splitlines()[0]}. the package's own download has all of them (see `ready`)") from e
 
 class LiberoRobot(Robot):
     "One episode of LIBERO; `trial.seed`: the number of the initial state, or, from 1000 on, what `reset` draws another from"

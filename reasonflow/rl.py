@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['WAYS', 'KEPT', 'sde_step', 'log_density', 'Way', 'FlowSDE', 'FlowNoise', 'FPO', 'group_advantages', 'gae',
-           'surrogate', 'Explorer', 'attempts', 'batch_of', 'RLConfig', 'Critic', 'Tuner', 'collapsed', 'fine_tune']
+           'surrogate', 'Explorer', 'attempts', 'batch_of', 'RLConfig', 'Critic', 'Tuner', 'collapsed', 'fine_tune',
+           'change']
 
 # %% ../nbs/05_rl.ipynb #f5000004
 import copy, json, math, shutil
@@ -199,7 +200,7 @@ class Tuner:
                 look, kept, before = batch_of([r[0] for r in some]); advantage = torch.tensor([r[1] for r in some]).float()[:, None]
                 attended = self.policy.driver.expert.attend(look); ratio = (self.way.score(self.policy.driver.expert, attended, kept) - before).exp()
                 loss = -surrogate(ratio, advantage, c.low, c.high).mean()
-                if c.credit == "ppo": e = ((self.critic(attended.numbers) - torch.tensor([r[2] for r in some]))**2).mean(); facts["critic"].append(float(e)); loss = loss + e
+                if c.credit == "ppo": e = ((self.critic(attended.numbers) - torch.tensor([r[2] for r in some]))**2).mean(); facts["critic"].append(float(e.detach())); loss = loss + e
                 if c.kl and c.way != "fpo":
                     with torch.no_grad(): theirs, _ = self.way.means(self.reference, self.reference.attend(look), kept)
                     mine, std = self.way.means(self.policy.driver.expert, attended, kept); loss = loss + c.kl*(((mine - theirs)/std)**2/2).mean()
@@ -254,3 +255,11 @@ def fine_tune(name, folder, c:RLConfig=RLConfig(), progress=True) -> list: # row
         if collapsed([r["success"] for r in rows[1:]]): print(f"stopped after round {i}: success fell to half of what it had been; the best policy is kept. A smaller learning rate, or kl above 0, may prevent it"); break
     bar.close()
     return rows
+
+# %% ../nbs/05_rl.ipynb #f5000017
+def change(before, after) -> dict: # lists of `Trial`; a result
+    "Rise of success, after minus before, scene by scene"
+    then = {t.key: t.success for t in before}; d = np.array([float(t.success) - float(then[t.key]) for t in after if t.key in then])
+    if len(d) < len(after) or len(d) < len(before): raise ValueError("before and after were not measured in the same scenes")
+    half = 1.96*d.std(ddof=1)/len(d)**.5 if len(d) > 1 else float("nan")
+    return dict(value=float(d.mean()), low=float(d.mean() - half), high=float(d.mean() + half), n=len(d))
