@@ -287,7 +287,7 @@ class ActionExpert(nn.Module):
                 "goal": lambda: self.goal(torch.cat([4*(look.waypoints - look.tip[:, None]).flatten(1), delta(look.waypoints), delta(look.points)], 1))[:, None]}
         return {k: make[k]() + self.kind[k] for k in self.config.use if k in make}
 
-    def attend(self, look, off=(), swap=()): # an `Attended`
+    def attend(self, look, off=(), swap=(), aim=None): # an `Attended`; (B, 16) to be heard in place of its own aim
         "All that the flow needs of a look, computed once; conditions in `off` are not there, those in `swap` are another look's of the batch"
         look, n = taken(look, off, swap), len(look.state)
         tokens = self.tokens(look)
@@ -303,16 +303,16 @@ class ActionExpert(nn.Module):
             t, logits[k], at = eye(getattr(look, k), hint)
             tokens[k], seen[k] = t + self.kind[k], torch.full(t.shape[:2], k not in off, device=t.device)
             where.append(at[:, :SPOTS].flatten(1)*(k not in off))
-        aim = None
+        said = None
         if self.config.aim:
-            aim = self.aim(torch.cat([self.aim_pool(*together(list(tokens)), numbers), numbers, *where], 1))
-            heard = self.hear(torch.cat([aim, *where], 1))
+            said = self.aim(torch.cat([self.aim_pool(*together(list(tokens)), numbers), numbers, *where], 1))
+            heard = self.hear(torch.cat([said if aim is None else aim, *where], 1))
             if "aim" not in off: numbers = numbers + (heard.roll(1, 0) if "aim" in swap else heard)
         keys = []
         for i, block in enumerate(self.blocks):
             context, mask = together([k for k in tokens if k != "goal" or i == 0] or ["goal"])
             keys.append((block.keys(context), mask))
-        return Attended(keys, self.tell(numbers), aim, logits)
+        return Attended(keys, self.tell(numbers), said, logits)
 
     def forward(self, x, t, attended): # (B, R, H, 7), (B, R) to (B, R, H, 7); R draws for each look
         h, clock = self.enter(x) + self.place, self.clock(time_waves(t, self.config.width) + attended.numbers[:, None])
