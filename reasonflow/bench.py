@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['timed', 'one_core', 'bench_world', 'bench_model', 'bench_train', 'bench_rollouts', 'machine_rates', 'against_floor',
-           'weight_of', 'bench_draws', 'race_draws', 'bench_policy', 'bench_head', 'bench_expert', 'main']
+           'weight_of', 'bench_draws', 'race_draws', 'bench_policy', 'bench_head', 'bench_expert', 'bench_libero',
+           'main']
 
 # %% ../nbs/bench.ipynb #44949bfc
 import argparse, json, os, sys, time
@@ -203,9 +204,28 @@ def bench_expert(episodes:int=500, seed:int=500_000, seconds=None) -> dict:
                 out[f"{kind}: {name}"] = wilson(sum(done), len(done))
     return out
 
+# %% ../nbs/bench.ipynb #26be5d11
+def bench_libero(episodes:int=8, steps:int=160, processes:int=2, seconds=None) -> dict:
+    "Milliseconds of an episode's parts, and episodes an hour: one loop against processes, in the same minute"
+    import numpy as np
+    from reasonflow.evaluate import SUITES, Trial, run_trials
+    from reasonflow.libero import LiberoRobot, ready
+    if why := ready(): raise SystemExit(why)
+    class Still:
+        def reset(self, slots): pass
+        def predict_batch(self, observations, slots): return np.tile(np.array([0, 0, 0, 0, 0, 0, -1.]), (len(slots), 16, 1))
+    task, out, ended = SUITES["libero_goal"].families[8], {}, []
+    new = lambda i: Trial("libero_goal", task, i)
+    LiberoRobot(new(0), 144, steps); began = time.time(); robot = LiberoRobot(new(1), 144, steps); out["reset and ten steps, ms"] = 1e3*(time.time() - began)
+    for name, f in {"step": lambda: robot.move(np.zeros(7)), "look, 144 pixels": robot.observation, "state alone": robot.state}.items(): f(); began = time.time(); [f() for _ in range(20)]; out[f"{name}, ms"] = 50*(time.time() - began)
+    for words, apart, n in (("one loop", False, 1), (f"{processes} processes", True, processes)):
+        ended.clear(); run_trials(Still(), [new(i) for i in range(n + episodes)], at_once=n, apart=apart, horizon=steps, size=144, keep=lambda t: ended.append(time.time()), progress=False)
+        out[f"{words}: episodes/hour"] = 3600*episodes/(ended[-1] - ended[n - 1]); out[f"{words}: steps/s"] = out[f"{words}: episodes/hour"]*steps/3600
+    return out | {f"{processes} processes / one loop": out[f"{processes} processes: steps/s"]/out["one loop: steps/s"]}
+
 # %% ../nbs/bench.ipynb #2926bfef
 def main():
-    benches = {"world": bench_world, "model": bench_model, "train": bench_train, "rollouts": bench_rollouts, "draws": bench_draws, "policy": bench_policy, "head": bench_head, "expert": bench_expert}
+    benches = {"world": bench_world, "model": bench_model, "train": bench_train, "rollouts": bench_rollouts, "draws": bench_draws, "policy": bench_policy, "head": bench_head, "expert": bench_expert, "libero": bench_libero}
     p = argparse.ArgumentParser(description="ReasonFlow benchmarks")
     p.add_argument("what", nargs="*", help=f"any of {', '.join(benches)}; those of the tiny models without"); p.add_argument("--seconds", type=float, default=3.); p.add_argument("--json")
     a = p.parse_args()

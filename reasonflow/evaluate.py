@@ -119,7 +119,7 @@ class Robot:
             if success and not t.ever: t.ever, t.first = True, t.steps
             if over: t.success, t.why = self.verdict(); t.actions = np.stack(self.did).tolist(); return True
         return False
-    def told(self, actions): self.orders = actions                 # in two parts, so that robots in processes of their own move at the same time
+    def told(self, actions): self.orders = actions; return True                 # in two parts, so that robots in processes of their own move at the same time
     def done(self): return self.follow(self.orders)
 
 class TabletopRobot(Robot):
@@ -151,8 +151,7 @@ def _serve(pipe): # in the process: one robot after the other
             if what == "begin": robot = robot_of(more[0].suite)(*more); over = False
             else: over = robot.follow(*more)
             pipe.send(("ok", over, robot.trial, None if over else robot.observation()))
-        except (ValueError, FileNotFoundError, ImportError) as e: pipe.send(("refused", type(e), str(e)))
-        except Exception: pipe.send(("broken", traceback.format_exc()))
+        except Exception as e: pipe.send(("refused", type(e), str(e)) if what == "begin" and isinstance(e, (ValueError, FileNotFoundError, ImportError)) else ("broken", traceback.format_exc()))
 
 class Host:
     "A process in which robots live"
@@ -184,7 +183,7 @@ class RemoteRobot(Robot):
     def begin(self): self.seen = None; self.host.tell("begin", self.trial, self.size, self.horizon)
     def _hear(self): over, trial, self.seen = self.host.hear(); vars(self.trial).update(vars(trial)); return over
     def observation(self): self.seen is None and self._hear(); return self.seen
-    def told(self, actions): self.host.tell("follow", actions)
+    def told(self, actions): self.host.tell("follow", actions); return True
     def done(self): return self._hear()
 
 # %% ../nbs/foundations/evaluate.ipynb #e7000036
@@ -208,7 +207,8 @@ def run_trials(policy, trials, at_once:int=16, execute:int=8, horizon:int|None=N
         s = SUITES[trial.suite]; how = (trial, size, horizon or s.horizon)
         if not (s.apart if apart is None else apart): robots[slot] = robot_of(trial.suite)(*how); return
         if slot not in hosts: hosts[slot] = Host(patience)
-        robots[slot] = RemoteRobot(*how, hosts[slot])
+        try: robots[slot] = RemoteRobot(*how, hosts[slot])
+        except Lost: hosts[slot].again(); robots[slot] = RemoteRobot(*how, hosts[slot])                    # it died while nobody asked
     def ask(slot, what): # None where the episode had to begin again
         try: return what(robots[slot])
         except Lost as e:
@@ -225,8 +225,9 @@ def run_trials(policy, trials, at_once:int=16, execute:int=8, horizon:int|None=N
             chunks, _ = checked_chunks(raw := policy.predict_batch([seen[s] for s in slots], slots, **(dict(planned=np.stack([robots[s].planned() for s in slots]), delay=delay) if inpaint else {})), len(slots), execute)
             for s, chunk, own in zip(slots, chunks, np.asarray(raw)):
                 t = robots[s].trial; t.looks += 1; t.clipped += int((np.abs(own[:execute]) > 1 + 1e-6).sum())
-                ask(s, lambda r: r.told(r.next_actions(chunk, execute, delay, ensemble)))
+                if not ask(s, lambda r: r.told(r.next_actions(chunk, execute, delay, ensemble))): seen.pop(s)                # begun again
             for s, chunk in zip(slots, chunks):
+                if s not in seen: continue
                 t = robots[s].trial; looks = t.looks, t.clipped; over = ask(s, lambda r: r.done())
                 if over is None: continue                                                              # begun again
                 robots[s].trial.looks, robots[s].trial.clipped = looks                                 # these are counted here
@@ -250,7 +251,7 @@ def replay(trial, actions, size:int=288, every:int=2) -> np.ndarray: # (n, size,
 
 def summary(trials) -> dict: # name: result with value, n, low, high
     "Success with its interval: all, all but stacking, each family; at the last step and at any"
-    out, groups = {}, {"all": trials, "all but stack": [t for t in trials if t.family != "stack"]} | {f: [t for t in trials if t.family == f] for f in dict.fromkeys(t.family for t in trials)}
+    out, groups = {}, {"all": trials, "all but stack": [t for t in trials if t.family != "stack" and SUITES[t.suite].arm == "tabletop"]} | {f: [t for t in trials if t.family == f] for f in dict.fromkeys(t.family for t in trials)}
     for name, ts in groups.items():
         if ts: out[f"success, {name}"] = wilson(sum(t.success for t in ts), len(ts)); out[f"success at any step, {name}"] = wilson(sum(t.ever for t in ts), len(ts))
     return out | {f"failed: {why}": wilson(k, len(trials)) for why, k in Counter(t.why for t in trials if not t.success).most_common()}

@@ -713,7 +713,8 @@ def load_policy(name, **kw) -> ChunkPolicy:
 def _drive(job):
     name, trials, kw, loop, threads = job
     if threads: torch.set_num_threads(threads)
-    return run_trials(load_policy(name, **kw), trials, progress=False, **loop)
+    policy = load_policy(name, **kw)
+    return run_trials(policy, trials, progress=False, **dict(size=policy.about.get("image", 144)) | loop)
 
 def evaluate_policy(name, # folder or shipped name
                     suite:str="tabletop", episodes:int=200, seed:int=500_000, families=None, workers:int=2, per_job:int=20, progress=True,
@@ -733,7 +734,7 @@ def evaluate_policy(name, # folder or shipped name
             for t in part:
                 done.append(t); bar.update(); bar.set_postfix_str(show(wilson(sum(t.success for t in done), len(done)), percent=True))
                 if folder: write_down(folder, t)
-    if SUITES[suite].apart: run_trials(load_policy(name, **kw), trials, progress=False, keep=lambda t: take([[t]]), **loop | dict(at_once=workers))       # one policy, a process for each robot
+    if SUITES[suite].apart: policy = load_policy(name, **kw); run_trials(policy, trials, progress=False, keep=lambda t: take([[t]]), **dict(size=policy.about.get("image", 144)) | loop | dict(at_once=workers))       # one policy, a process for each robot
     elif workers == 1 or len(jobs) < 2: take(map(_drive, jobs))
     else:
         with mp.get_context("spawn").Pool(workers) as pool: take(pool.imap_unordered(_drive, jobs))

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['INSTALL', 'RENDER', 'SHADED', 'NOTHING', 'SETTLE', 'CLAIMED', 'assets_folder', 'label', 'libero', 'ready',
            'initial_states', 'turned', 'shrunk', 'axis_angle', 'libero_state', 'gripper_command', 'sentence',
-           'global_chance', 'environment', 'LiberoRobot', 'extent', 'way', 'expert', 'record_libero']
+           'global_chance', 'environment', 'LiberoRobot', 'extent', 'way', 'expert', 'record_libero', 'measure_expert']
 
 # %% ../nbs/05_libero.ipynb #d5000004
 import contextlib, importlib.util, logging, math, multiprocessing as mp, os, re
@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from PIL import Image
 from tqdm.auto import tqdm
-from .episodes import BadEpisode, EpisodeSet, Recording, assemble, write_part
+from .episodes import Recording
 from .evaluate import SUITES, Robot, Trial
-from .runs import same_request
+from .runs import wilson
 from .world import screen
 
 # %% ../nbs/05_libero.ipynb #d5000006
@@ -30,7 +30,9 @@ def assets_folder(): # None: the package's own, downloaded at first use
     if given and not Path(given).is_dir(): raise FileNotFoundError(f"REASONFLOW_LIBERO_ASSETS names {given}, which is no folder")
     return Path(given) if given else next((p for up in Path(__file__).resolve().parents if (p := up/"shared/libero/assets").is_dir()), None)
 
-def label(): return "stand-in assets" if assets_folder() else "LIBERO's own assets"     # to be said beside every rate
+def label(): # to be said beside every rate
+    given = assets_folder(); notes = given and given.parent/"README.md"
+    return "stand-in assets" if notes and notes.exists() and "stand-in" in notes.read_text() else "LIBERO's own assets"
 
 @lru_cache(maxsize=1)
 def libero(): # folder of the package
@@ -58,7 +60,7 @@ def ready(): # None, or why not
 
 # %% ../nbs/05_libero.ipynb #d5000008
 @lru_cache(maxsize=16)
-def initial_states(suite, task) -> np.ndarray: # (50, n): time, positions and velocities of everything
+def initial_states(suite, task) -> np.ndarray: # (50, n): time, positions and velocities of all that moves; where fixtures stand is not a part of it
     "The benchmark's own"
     if suite not in SUITES or task not in SUITES[suite].families: raise ValueError(f"unknown task {task!r}: {suite} has {', '.join(getattr(SUITES.get(suite), 'families', []))}")
     kept = Path("~/.cache/reasonflow/libero").expanduser()/suite/f"{task}.npz"
@@ -112,9 +114,9 @@ def environment(suite, task, pid): # one for each process, which holds on to its
 class LiberoRobot(Robot):
     "One episode of LIBERO; `trial.seed`: the number of the initial state, or, from 1000 on, what `reset` draws another from"
     def begin(self):
-        t = self.trial; t.instruction = sentence(t.family); self.env = environment(t.suite, t.family, os.getpid())
+        t = self.trial; t.instruction = sentence(t.family)
         with global_chance():
-            self.env.seed(0 if t.seed < 1000 else t.seed); self.env.reset()
+            self.env = environment(t.suite, t.family, os.getpid()); self.env.seed(0 if t.seed < 1000 else t.seed); self.env.reset()
             if t.seed < 1000: self.env.set_init_state(initial_states(t.suite, t.family)[t.seed])
         for _ in range(SETTLE): self.env.step(NOTHING)
         self.first = self.where()
@@ -190,3 +192,13 @@ def record_libero(seed:int, size:int=144, rough:float=0., family="put_the_bowl_o
         if over: break
     if not robot.env.check_success(): return None
     return Recording(robot.trial.instruction, np.stack(states), np.stack(actions), dict(zip(("image", "wrist_image"), map(np.stack, zip(*seen)))) if pictures else {}, dict(seed=seed, family=family, suite=suite, rough=rough))
+
+# %% ../nbs/05_libero.ipynb #d5000031
+def _solved(job): suite, task, seed = job; r = record_libero(seed, family=task, suite=suite, pictures=False); return suite, task, r is not None, 0 if r is None else len(r)
+
+def measure_expert(states=range(5), workers:int=2, progress=True) -> list: # rows
+    "How often the expert solves the tasks it claims, from the benchmark's own initial states"
+    jobs, done = [(s, t, i) for s, ts in CLAIMED.items() for t in ts for i in states], []
+    with mp.get_context("spawn").Pool(workers) as pool: done = list(tqdm(pool.imap(_solved, jobs, chunksize=len(states)), total=len(jobs), desc="expert", disable=not progress))
+    rows = [(s, t, [d for d in done if d[:2] == (s, t)]) for s, ts in CLAIMED.items() for t in ts] + [("all", "all", done)]
+    return [dict(suite=s, task=t, assets=label(), steps=round(float(np.mean([d[3] for d in ds if d[2]] or [0])), 1)) | wilson(sum(d[2] for d in ds), len(ds)) for s, t, ds in rows]

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['WAYS', 'KEPT', 'sde_step', 'log_density', 'lasting', 'Way', 'FlowSDE', 'FlowNoise', 'AimNoise', 'FPO',
-           'group_advantages', 'gae', 'surrogate', 'Explorer', 'attempts', 'retraced', 'as_demonstration', 'batch_of',
-           'RLConfig', 'Critic', 'Tuner', 'collapsed', 'fine_tune', 'change']
+           'group_advantages', 'gae', 'surrogate', 'Explorer', 'attempts', 'retraced', 'as_demonstration', 'lessons_to',
+           'lessons_from', 'batch_of', 'RLConfig', 'Critic', 'Tuner', 'collapsed', 'fine_tune', 'change']
 
 # %% ../nbs/05_rl.ipynb #f5000004
 import copy, json, math, shutil
@@ -46,7 +46,7 @@ def lasting(steps:int, reach:float): # (H, H) lower triangle
 
 # %% ../nbs/05_rl.ipynb #f500000a
 class Way(nn.Module):
-    "How a flow tries things. `start`: how much of the noise a chunk begins with; `aim`: by how much what it says of the fingertips is changed before it hears it (dm and half radians), a decision before the others"
+    "How a flow tries things. `start`: how much of the noise a chunk begins with; `aim`: standard deviation of what is added to the fingertips' movement that it predicts (in 10 cm and half radians), a decision before the others"
     def __init__(self, steps:int=4, start:float=1., aim:float=0.): super().__init__(); self.steps, self.start, self.aim, self.mix = steps, start, aim, None
     def moments(self, x, v, t, numbers): raise NotImplementedError # (B, R, H, 7), likewise, (B, R), (B, width): mean and spread of the next point
     def learnt(self, expert): return [*expert.parameters(), *self.parameters()]
@@ -68,10 +68,13 @@ class Way(nn.Module):
         return torch.cat(self._said(attended, kept) + scores, 1), attended
     def _said(self, attended, kept): return [log_density(kept["aim"][:, None, None], attended.aim[:, None, None], torch.tensor(self.aim))] if self.aim else []
     def chunk(self, kept): return kept["xs"][:, -1]
+    def whitened(self, e): return e if self.mix is None else torch.linalg.solve_triangular(self.mix, e, upper=False)        # noises that lasted, each alone
 
 class FlowSDE(Way):
     "Noise that is taken out again; how much is set (π_RL: .5)"
-    def __init__(self, width, steps:int=4, start:float=1., level:float=.5, aim:float=0.): super().__init__(steps, start, aim); self.level = level
+    def __init__(self, width, steps:int=4, start:float=1., level:float=.5, aim:float=0.):
+        super().__init__(steps, start, aim); self.level = level
+        if steps < 2: raise ValueError("the SDE needs two steps or more: its noise ends with the last one")
     def moments(self, x, v, t, numbers): return sde_step(x, v, t[..., None, None], 1/self.steps, self.level)
 
 class FlowNoise(Way):
@@ -133,6 +136,7 @@ class Explorer:
         look = self.policy.look(observations, slots); fresh = [i for i, s in enumerate(slots) if s not in self.thought]; self.thought |= set(slots)
         for i in fresh if self.nudge else []:
             look.latents[i] += self.nudge*torch.randn(look.latents[i].shape, generator=self.generator); self.policy.slots[slots[i]]["latents"] = look.latents[i].clone()
+        for k in KEPT: v = getattr(look, k); setattr(look, k, v.half().float() if v.is_floating_point() else v)        # as it will be kept: the first ratio is exactly 1
         expert = self.policy.driver.expert; kept = self.way.path(expert, look, self.generator); score, _ = self.way.score(expert, look, kept)
         self.order = [dict(look={k: getattr(look, k)[i].half() if getattr(look, k).is_floating_point() else getattr(look, k)[i] for k in KEPT}, tried={k: v[i] for k, v in kept.items()}, score=score[i],
                            first=dict(image=observations[i]["image"], task=observations[i]["instruction"]) if self.nudge and i in fresh else None) for i in range(len(slots))]
@@ -154,7 +158,8 @@ def retraced(trial) -> np.ndarray: # (T + 1, 8) states
 
 def as_demonstration(trial, decisions, policy, execute:int=8) -> list: # of decisions with what Stage 3 learns from
     "An attempt that succeeded, read as a demonstration: what was done next, and, in hindsight, where the fingertips went"
-    states, actions, out = retraced(trial), np.asarray(trial.actions, np.float32), []
+    end = min(len(trial.actions), (trial.first or len(trial.actions)) + execute)                            # demonstrations end when it is done
+    states, actions, out = retraced(trial)[:end + 1], np.asarray(trial.actions, np.float32)[:end], []
     for i, d in enumerate(decisions):
         step = i*execute
         if step >= len(actions): break
@@ -162,11 +167,21 @@ def as_demonstration(trial, decisions, policy, execute:int=8) -> list: # of deci
         out.append(d | dict(lesson=dict(actions=torch.tensor(policy.norm(a)).float(), real=torch.tensor(real), aim=torch.tensor(aim), spots=dict(front=torch.tensor(tip_in_image(points)).float(), wrist=torch.tensor(in_wrist(points, states[step])).float()))))
     return out
 
+def lessons_to(path, decisions): # a file
+    "Pictures as bytes, the rest as it is"
+    look, *_ = batch_of(decisions); lesson = default_collate([d["lesson"] for d in decisions])
+    flat = {f"look.{k}": (v*255).round().byte() if k in ("front", "wrist") else v.half() if v.is_floating_point() else v for k in KEPT for v in [getattr(look, k)]} | {f"lesson.{k}": lesson[k] for k in ("actions", "real", "aim")} | {f"spots.{k}": v for k, v in lesson["spots"].items()}
+    Path(path).parent.mkdir(parents=True, exist_ok=True); save_file({k: v.contiguous() for k, v in flat.items()}, tmp := Path(path).with_suffix(".tmp")); tmp.replace(path)
+
+def lessons_from(path) -> list: # of decisions, as `as_demonstration` makes them
+    f = load_file(path); n = len(f["lesson.actions"])
+    return [dict(look={k: f[f"look.{k}"][i].half()/255 if k in ("front", "wrist") else f[f"look.{k}"][i] for k in KEPT}, lesson={k: f[f"lesson.{k}"][i] for k in ("actions", "real", "aim")} | dict(spots={k: f[f"spots.{k}"][i] for k in ("front", "wrist")})) for i in range(n)]
+
 def batch_of(decisions): # a `Look`, what was tried, scores (B, K)
     n = max(len(d["look"]["mask"]) for d in decisions)                                                        # prompts stand at the right
     def stack(k): return torch.stack([F.pad(x, ((0, 0)*(x.dim() - 1) + (n - len(x), 0))) if k in ("scene", "mask") else x for x in (d["look"][k] for d in decisions)])
     look = Look(**{k: (v.float() if v.is_floating_point() else v) for k in KEPT for v in [stack(k)]})
-    return look, {k: torch.stack([d["tried"][k] for d in decisions]) for k in decisions[0]["tried"]}, torch.stack([d["score"] for d in decisions])
+    return look, {k: torch.stack([d["tried"][k] for d in decisions]) for k in decisions[0].get("tried", ())}, torch.stack([d["score"] for d in decisions]) if "score" in decisions[0] else None
 
 # %% ../nbs/05_rl.ipynb #f5000013
 @dataclass(frozen=True)
@@ -178,7 +193,8 @@ class RLConfig:
     rounds: int = 60
     scenes: int = 8                      # each round
     group: int = 8                       # attempts at each
-    passes: int = 2
+    passes: int = 2                      # over a round's decisions
+    updates: int = 60                    # in each round, when imitating: batches from all that ever succeeded
     batch: int = 64
     lr: float = 2e-5
     critic_lr: float = 1e-3
@@ -202,10 +218,13 @@ class Tuner:
     "Everything that a run changes: a policy, its way to try things, a critic, their optimiser"
     def __init__(self, policy, c:RLConfig):
         if getattr(policy.driver, "head", None) != "flow": raise ValueError("this loop is for a flow: `ActionExpert` with the head 'flow'")
+        if "memory" in policy.config.use: raise ValueError("this loop keeps single looks: a policy with a memory cannot learn in it")
+        if (last := c.first_scene + 10_000*c.seed + (c.rounds + 1)*c.scenes) >= 300_000: raise ValueError(f"attempts would reach scene {last}; demonstrations begin at 300,000: a smaller seed or first_scene, or fewer rounds")
         if c.way not in WAYS: raise ValueError(f"unknown way {c.way!r}: choose from {', '.join(WAYS)}")
         if c.credit not in ("grpo", "ppo", "imitate"): raise ValueError(f"unknown credit {c.credit!r}: grpo, ppo or imitate")
         if c.kl and c.way not in ("flow-sde", "flow-noise"): raise ValueError(f"{c.way!r} has no Gaussian steps to take a divergence of: choose flow-sde or flow-noise, or kl=0")
         if c.nudge and c.credit != "grpo": raise ValueError("nudged thoughts belong to whole episodes: choose grpo")
+        self.lessons = []                                                              # all that ever succeeded, for 'imitate'
         self.policy, self.c, width = policy, c, policy.driver.expert.config.width
         self.way, self.critic = WAYS[c.way](width, **dict(c.way_kw)), Critic(width); self.reference = copy.deepcopy(policy.driver.expert).requires_grad_(False) if c.kl else None
         self.student = policy.sight.student if c.nudge else None
@@ -216,7 +235,7 @@ class Tuner:
     def credit(self, tried): # list of (decision, advantage, target of the critic or None), and how many groups were mixed
         c = self.c; success = torch.tensor([float(t.success) for t, _ in tried]).view(-1, c.group); advantages, mixed = group_advantages(success)
         if c.credit == "grpo": return [(d, float(a), None) for (t, ds), a, m in zip(tried, advantages.flatten(), mixed.repeat_interleave(c.group)) if m for d in ds], int(mixed.sum())
-        if c.credit == "imitate": return [(d, 1., None) for t, ds in tried if t.success for d in as_demonstration(t, ds, self.policy)], int(mixed.sum())
+        if c.credit == "imitate": return [(dict(look=d["look"], lesson=d["lesson"]), 1., None) for t, ds in tried if t.success for d in as_demonstration(t, ds, self.policy)], int(mixed.sum())
         out = []
         for t, ds in tried:
             with torch.no_grad(): values = self.critic(self.policy.driver.expert.attend(batch_of(ds)[0]).numbers)
@@ -232,18 +251,20 @@ class Tuner:
         c, facts = self.c, dict(ratio=[], clipped=[], loss=[], critic=[]); old = {}
         if c.nudge:
             with torch.no_grad(): old = {id(d): float(self.latent_score([d["first"]], d["look"]["latents"][None].float())) for d, *_ in rows if d["first"]}
+        if c.credit == "imitate":
+            self.lessons += [r[0] for r in rows]
+            return dict(loss=float(np.mean([self._imitate([self.lessons[j] for j in rng.integers(len(self.lessons), size=c.batch)]) for _ in range(c.updates)])), lessons=len(self.lessons)) if self.lessons else {}
         for _ in range(c.passes):
             order = rng.permutation(len(rows))
             for at in range(0, len(order), c.batch):
                 some = [rows[i] for i in order[at:at + c.batch]]
-                if c.credit == "imitate": facts["loss"].append(self._imitate([r[0] for r in some])); continue
                 look, kept, before = batch_of([r[0] for r in some]); advantage = torch.tensor([r[1] for r in some]).float()[:, None]
                 score, attended = self.way.score(self.policy.driver.expert, look, kept); ratio = (score - before).exp()
                 loss = -surrogate(ratio, advantage, c.low, c.high).mean()
                 if c.credit == "ppo": e = ((self.critic(attended.numbers) - torch.tensor([r[2] for r in some]))**2).mean(); facts["critic"].append(float(e.detach())); loss = loss + e
                 if c.kl:
                     with torch.no_grad(): theirs, _ = self.way.steps_of(self.reference, self.reference.attend(look, aim=kept.get("aim")), kept)
-                    mine, std = self.way.steps_of(self.policy.driver.expert, attended, kept); loss = loss + c.kl*(((mine - theirs)/std)**2/2).sum((-1, -2)).mean()
+                    mine, std = self.way.steps_of(self.policy.driver.expert, attended, kept); loss = loss + c.kl*(self.way.whitened((mine - theirs)/std)**2/2).sum((-1, -2)).mean()
                 if c.nudge and (firsts := [(i, r) for i, r in enumerate(some) if r[0]["first"]]):
                     r = (self.latent_score([r[0]["first"] for _, r in firsts], look.latents[[i for i, _ in firsts]]) - torch.tensor([old[id(r[0])] for _, r in firsts])).exp()
                     loss = loss - surrogate(r, torch.tensor([r[1] for _, r in firsts]).float(), c.low, c.high).sum()/len(some)
@@ -280,27 +301,32 @@ def fine_tune(name, folder, c:RLConfig=RLConfig(), progress=True) -> list: # row
     "Let the policy `name` (folder or shipped name) learn from success; goes on where it was stopped. The best policy, by its validation scenes, lies in `folder/policy`"
     folder = Path(folder); same_request(folder, start=weights_hash(name), **asdict(c)); seed_everything(c.seed)
     policy = load_policy(name); tuner, rows = Tuner(policy, c), []; began_with = json.loads((Path(find_checkpoint(name))/"config.json").read_text())["student"]
-    if newest := last_checkpoint(folder): rows = tuner.load(newest)["rows"]
+    if newest := last_checkpoint(folder):
+        rows = tuner.load(newest)["rows"]; tuner.lessons = [d for i in range(1, len(rows)) if (f := folder/f"lessons/{i}.safetensors").exists() for d in lessons_from(f)]
     bar = tqdm(total=c.rounds, initial=max(0, len(rows) - 1), desc="rounds", disable=not progress)
+    policy.noise, policy.steps = tuner.way.start, tuner.way.steps                                     # it is measured, and will drive, as it tried, less the noise of the way
     def measure():
+        policy.generator.manual_seed(c.seed)
         ts = run_trials(policy, trials_of("tabletop", c.episodes, 400_000, c.families), horizon=c.horizon, size=policy.about.get("image", 144), progress=False); return wilson(sum(t.success for t in ts), len(ts))
     def keep(row): # a row behind every round, and one before the first
         rows.append(row)
         if "validation" in row and row["validation"]["value"] >= max((r["validation"]["value"] for r in rows if "validation" in r)):
             student = began_with
-            if c.nudge: both, processor = load_student(began_with); both.student = tuner.student; student = str(save_student(folder/"student", both, processor)); policy.about["student_weights"] = weights_hash(student)
-            save_policy(folder/"policy", policy, student)
+            if c.nudge: both, processor = load_student(began_with); both.student = tuner.student; student = str(save_student(folder/f"student-{row['round']}", both, processor, dtype=torch.float32)); policy.about["student_weights"] = weights_hash(student)
+            save_policy(folder/"policy", policy, student); [shutil.rmtree(p) for p in folder.glob("student-*") if p.name != Path(student).name]
         tuner.save(folder/f"checkpoint-{len(rows)}", dict(rows=rows)); [shutil.rmtree(p) for p in folder.glob("checkpoint-*") if p.name != f"checkpoint-{len(rows)}"]
     if not rows: keep(dict(round=0, episodes=0, steps=0, validation=measure()))
-    while (i := len(rows)) <= c.rounds:
+    while (i := len(rows)) <= c.rounds and not collapsed([r["success"] for r in rows[1:]]):
         rng, generator = np.random.default_rng([c.seed, i]), torch.Generator().manual_seed(1000*c.seed + i)                 # chance follows from the round: resumed equals uninterrupted
         scenes = [(c.families[(i*c.scenes + j) % len(c.families)], c.first_scene + 10_000*c.seed + i*c.scenes + j) for j in range(c.scenes)]
         tried = attempts(policy, tuner.way, scenes, c.group, generator, c.nudge, horizon=c.horizon); success = float(np.mean([t.success for t, _ in tried]))
-        learnt, mixed = tuner.credit(tried); facts = tuner.learn(learnt, rng) if learnt else {}
+        learnt, mixed = tuner.credit(tried)
+        if c.credit == "imitate" and learnt: lessons_to(folder/f"lessons/{i}.safetensors", [r[0] for r in learnt]); learnt = [(d, *r[1:]) for d, r in zip(lessons_from(folder/f"lessons/{i}.safetensors"), learnt)]      # as a resumed run would find them
+        facts = tuner.learn(learnt, rng) if learnt or tuner.lessons else {}
         row = dict(round=i, episodes=rows[-1]["episodes"] + len(tried), steps=rows[-1]["steps"] + sum(t.steps for t, _ in tried), success=success, mixed=mixed) | facts
         if i % c.every == 0 or i == c.rounds: row["validation"] = measure()
         keep(row); bar.update(); bar.set_postfix_str(f"success {success:.0%}, {mixed} of {c.scenes} scenes mixed")
-        if collapsed([r["success"] for r in rows[1:]]): print(f"stopped after round {i}: success fell to half of what it had been; the best policy is kept. A smaller learning rate, or kl above 0, may prevent it"); break
+        if collapsed([r["success"] for r in rows[1:]]): print(f"stopped after round {i}: success fell to half of what it had been; the best policy is kept. A smaller learning rate, or kl above 0, may prevent it")
     bar.close()
     return rows
 

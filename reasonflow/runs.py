@@ -329,7 +329,7 @@ def same_request(folder, **request):
         made = json.loads(path.read_text())
         other = [k for k in request | made if made.get(k) != json.loads(json.dumps(request.get(k)))]
         if other: raise ValueError(f"{folder} was made with {', '.join(f'{k} = {made.get(k)!r}' for k in other)}, and now {', '.join(f'{k} = {request.get(k)!r}' for k in other)} is asked for: take another folder, or remove that one")
-    else: path.parent.mkdir(parents=True, exist_ok=True); path.write_text(json.dumps(request))
+    else: path.parent.mkdir(parents=True, exist_ok=True); (tmp := path.with_suffix(f".tmp{os.getpid()}")).write_text(json.dumps(request)); tmp.replace(path)
 
 # %% ../nbs/foundations/runs.ipynb #5ee15fc8
 class NonFiniteLoss(RuntimeError):

@@ -58,7 +58,7 @@ def test_a_missing_mesh_says_which():
 FEW = dict(rounds=2, scenes=2, group=2, horizon=40, every=1, episodes=2, families=("pick up",), batch=8)
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kw", [{}, dict(way="flow-sde", credit="ppo"), dict(way="fpo", nudge=.1)], ids=["flow-noise, GRPO", "Flow-SDE, PPO", "FPO, nudged thoughts"])
+@pytest.mark.parametrize("kw", [{}, dict(way="flow-sde", credit="ppo"), dict(way="fpo", nudge=.1), dict(credit="imitate", updates=2)], ids=["flow-noise, GRPO", "Flow-SDE, PPO", "FPO, nudged thoughts", "imitation"])
 def test_an_interrupted_run_goes_on_and_ends_the_same(tmp_path, monkeypatch, kw):
     import reasonflow.rl as rl
     tried, calls = rl.attempts, []
@@ -67,7 +67,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(tmp_path, monkeypatch, kw)
         for i, (t, _) in enumerate(out): t.success = i % 2 == 0
         return out
     monkeypatch.setattr(rl, "attempts", real); c = rl.RLConfig(**FEW | kw); whole = rl.fine_tune("tiny-policy", tmp_path/"whole", c, progress=False)
-    assert whole[1]["mixed"] == 2 and whole[-1]["ratio"] > 0
+    assert whole[1]["mixed"] == 2 and whole[-1].get("ratio", whole[-1]["loss"]) > 0
     monkeypatch.setattr(rl, "attempts", lambda *a, **k: (calls.append(1), (_ for _ in ()).throw(KeyboardInterrupt()) if len(calls) == 2 else real(*a, **k))[1])
     with pytest.raises(KeyboardInterrupt): rl.fine_tune("tiny-policy", tmp_path/"cut", c, progress=False)
     monkeypatch.setattr(rl, "attempts", real); again = rl.fine_tune("tiny-policy", tmp_path/"cut", c, progress=False)
