@@ -209,11 +209,11 @@ def bench_libero(episodes:int=8, steps:int=160, processes:int=2, seconds=None) -
     "Milliseconds of an episode's parts, and episodes an hour: one loop against processes, in the same minute"
     import numpy as np
     from reasonflow.evaluate import SUITES, Trial, run_trials
-    from reasonflow.libero import LiberoRobot, ready
+    from reasonflow.libero import NOTHING, LiberoRobot, ready
     if why := ready(): raise SystemExit(why)
     class Still:
         def reset(self, slots): pass
-        def predict_batch(self, observations, slots): return np.tile(np.array([0, 0, 0, 0, 0, 0, -1.]), (len(slots), 16, 1))
+        def predict_batch(self, observations, slots): return np.tile(NOTHING, (len(slots), 16, 1))
     task, out, ended = SUITES["libero_goal"].families[8], {}, []
     new = lambda i: Trial("libero_goal", task, i)
     LiberoRobot(new(0), 144, steps); began = time.time(); robot = LiberoRobot(new(1), 144, steps); out["reset and ten steps, ms"] = 1e3*(time.time() - began)

@@ -72,11 +72,9 @@ class Suite:
     states: int|None = None      # how many initial states a task has; None: a seed makes each
     apart: bool = False          # does each robot need a process of its own?
     arm: str = "tabletop"        # whose actions; a policy's statistics must be this arm's
-    about: str = ""
 
 _OURS = "reasonflow.evaluate:TabletopRobot"
-SUITES = {"tabletop": Suite(tuple(FAMILIES), _OURS), "held out": Suite(tuple(FAMILIES), _OURS, about="colour and kind of the target never occurred together in training"),
-          "memory": Suite(tuple(MEMORY), _OURS, about="the last picture does not say what to do")}
+SUITES = {"tabletop": Suite(tuple(FAMILIES), _OURS), "held out": Suite(tuple(FAMILIES), _OURS), "memory": Suite(tuple(MEMORY), _OURS)}      # 'held out': colour and kind of the target never occurred together in training; 'memory': the last picture does not say what to do
 STEPS = dict(spatial=220, object=280, goal=300, **{"10": 520})                    # LIBERO's step limits (as OpenVLA set them: arXiv 2406.09246)
 SUITES |= {f"libero_{name}": Suite(tuple(tasks), "reasonflow.libero:LiberoRobot", STEPS[name], 50, True, "libero") for name, tasks in json.loads(find_asset("libero_tasks.json").read_text()).items()}
 

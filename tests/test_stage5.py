@@ -82,3 +82,13 @@ def test_nothing_but_success_is_read():
     tuner = Tuner(load_policy("tiny-policy"), RLConfig(scenes=2, group=2))
     rows, mixed = tuner.credit([(SimpleNamespace(success=s), [dict(name=i)]) for i, s in enumerate((True, False, True, True))])
     assert mixed == 1 and [r[0]["name"] for r in rows] == [0, 1] and rows[0][1] > 0 > rows[1][1]
+
+@pytest.mark.slow
+def test_a_run_goes_on_where_libero_is_not(tmp_path, monkeypatch):
+    "Also with a folder given, as `make run` does"
+    from reasonflow.cli import report, run_notebook
+    monkeypatch.setenv("REASONFLOW_LIBERO_ASSETS", str(tmp_path/"nothing"))
+    notebook = run_notebook("libero", "smoke", tmp_path/"run")
+    assert "is no folder" in json.loads((tmp_path/"run/results.json").read_text())["not run"]["value"]
+    page = report({"libero": tmp_path/"run"}, tmp_path/"report/report.html", "smoke").read_text()
+    assert "is no folder" in page and "../run/notebook.ipynb" in page
