@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['SPECIAL', 'QWEN_SIZES', 'QWEN3_5_4B', 'LORA_TARGETS', 'DIGITS', 'train_tokenizer', 'FramesProcessor', 'FramesConfig',
-           'make_processor', 'qwen_config', 'new_model', 'ranks', 'of_ranks', 'way', 'walked', 'best_dtype', 'load',
-           'weights_of', 'processor_for', 'slim', 'save', 'on_meta', 'module_table', 'add_lora', 'bare', 'patchify',
-           'mark_answer', 'Collator', 'NumberHead', 'Looking', 'answer_loss', 'fast_bf16', 'MuonAdamW',
-           'make_optimizer', 'quicken', 'freeze_eyes', 'prompts', 'answer', 'model_card']
+           'make_processor', 'qwen_config', 'new_model', 'ranks', 'of_ranks', 'way', 'walked', 'squeezed', 'loose',
+           'best_dtype', 'load', 'weights_of', 'processor_for', 'slim', 'save', 'on_meta', 'module_table', 'add_lora',
+           'bare', 'patchify', 'mark_answer', 'Collator', 'NumberHead', 'Looking', 'answer_loss', 'fast_bf16',
+           'MuonAdamW', 'make_optimizer', 'quicken', 'freeze_eyes', 'prompts', 'answer', 'model_card']
 
 # %% ../nbs/foundations/backbone.ipynb #d360a128
-import hashlib, json, math, os, re
+import hashlib, json, math, os, re, zlib
 from functools import lru_cache
 from pathlib import Path
 from types import MethodType
@@ -126,6 +126,27 @@ def walked(start, steps, far, there):
     to = of_ranks(ranks(start).flatten() + steps); to[far.long()] = there
     return to.reshape(start.shape)
 
+def squeezed(tensors): # {name: tensor}, to {name: tensor} and {name: shape}
+    "Large tensors of bfloat16 as their lower bytes and the Huffman code of the upper ones, of int8 as theirs; the rest as it is"
+    def short(b): c = zlib.compressobj(9, strategy=zlib.Z_HUFFMAN_ONLY); return torch.frombuffer(bytearray(c.compress(b.contiguous().numpy().tobytes()) + c.flush()), dtype=torch.uint8)
+    shapes, out = {k: list(v.shape) for k, v in tensors.items() if v.numel() > 1000 and v.dtype in (torch.bfloat16, torch.int8)}, {}
+    for k, v in tensors.items():
+        bytes_ = v.detach().cpu().flatten().view(torch.uint8).view(v.numel(), -1) if k in shapes else None
+        out |= {k: v} if bytes_ is None else {f"{k}.upper": short(bytes_[:, -1])} | ({f"{k}.lower": bytes_[:, 0].contiguous()} if v.dtype == torch.bfloat16 else {})
+    return out, shapes
+
+def loose(tensors, shapes):
+    "What `squeezed` was given"
+    def long(b, n):
+        d = zlib.decompressobj(); out = d.decompress(b.numpy().tobytes(), n)                                        # never more than there should be
+        if len(out) != n or d.unconsumed_tail: raise ValueError("squeezed weights do not fit their shape: the file is damaged")
+        return torch.frombuffer(bytearray(out), dtype=torch.uint8)
+    out = {k: v for k, v in tensors.items() if k.removesuffix(".upper").removesuffix(".lower") not in shapes}
+    for k, shape in shapes.items():
+        upper, lower = long(tensors[f"{k}.upper"], math.prod(shape)), tensors.get(f"{k}.lower")
+        out[k] = (upper.view(torch.int8) if lower is None else torch.stack([lower, upper], -1).view(torch.bfloat16)).reshape(shape)
+    return out
+
 # %% ../nbs/foundations/backbone.ipynb #e69fad96
 def best_dtype(device=None):
     "bfloat16 on a GPU (float16 gives NaN in this family), float32 on a CPU"
@@ -155,7 +176,7 @@ def weights_of(name) -> dict: # name: tensor
     where = Path(find_checkpoint(name))
     own = load_file(where/"model.safetensors")
     if not (where/"base.json").exists(): return own
-    about = json.loads((where/"base.json").read_text())
+    about = json.loads((where/"base.json").read_text()); own = loose(own, about.get("squeezed", {}))
     if about["base"] and (found := weights_hash(about["base"])) != about["weights"]: raise ValueError(f"{where} shares tensors with {about['base']} ({about['weights']}), but that name now means other weights ({found})")
     theirs = weights_of(about["base"]) if about["base"] else {}
     near = {k: walked(theirs[k], *(own.pop(f"{k}.{part}") for part in ("steps", "far", "there"))) for k in about.get("near", ())}
@@ -187,8 +208,10 @@ def slim(folder, base=None):
     if not base and not tied: return
     rest = {k: v for k, v in own.items() if k not in shared and k not in tied}
     near = {k: w for k, v in rest.items() if k in theirs and v.dtype == theirs[k].dtype == torch.bfloat16 and v.shape == theirs[k].shape and v.numel() > 1000 and (w := way(v, theirs[k]))}
-    save_file({k: v for k, v in rest.items() if k not in near} | {f"{k}.{part}": v for k, w in near.items() for part, v in w.items()}, folder/"model.safetensors", metadata={"format": "pt"})
-    (folder/"base.json").write_text(json.dumps(dict(base=base, weights=base and weights_hash(base), shared=[k for k in shared if k not in tied], near=list(near), tied=tied), indent=1))
+    rest = {k: v for k, v in rest.items() if k not in near} | {f"{k}.{part}": v for k, w in near.items() for part, v in w.items()}
+    rest, shapes = squeezed(rest) if base else (rest, {})                                                          # without a base the stock classes should read it
+    save_file(rest, folder/"model.safetensors", metadata={"format": "pt"})
+    (folder/"base.json").write_text(json.dumps(dict(base=base, weights=base and weights_hash(base), shared=[k for k in shared if k not in tied], near=list(near), tied=tied, squeezed=shapes), indent=1))
 
 def save(folder, model, processor, card:str="", # MODEL_CARD.md
          dtype=torch.bfloat16, head=None, # a `NumberHead`, saved beside the model
