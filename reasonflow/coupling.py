@@ -6,7 +6,8 @@
 __all__ = ['SETTINGS', 'TARGETS', 'dial', 'Coupling', 'spread', 'ActionTokens', 'CoupledPI', 'language_kept', 'act_again',
            'geometry', 'Geometry', 'Dino', 'Vggt', 'target_reader', 'add_targets', 'aligned', 'places', 'visual_tokens',
            'SpatialForcing', 'probe', 'what_layers_know', 'glimpses', 'GlimpseCollator', 'Preserving', 'Patience',
-           'held_out', 'Arm', 'arms_of', 'SpaceLooks', 'SpaceCollator', 'Milestones', 'run_arm', 'grid', 'write_rows']
+           'held_out', 'Arm', 'arms_of', 'SpaceLooks', 'SpaceCollator', 'Milestones', 'run_arm', 'grid',
+           'measured_arms', 'write_rows']
 
 # %% ../nbs/04_coupling.ipynb #c4000004
 import copy, csv, json, math, multiprocessing as mp, re, shutil
@@ -384,11 +385,16 @@ def _run_arm(job):
 def _with_targets(pictures, demos, space): return add_targets(Pictures(pictures, demos), space, workers=1, progress=False)     # once for all arms of a process
 
 def grid(folder, demos, arms, workers:int=2, every:int=4, vlm="tiny-sft", student="tiny-student", table=None, progress=True, **kw): # for `run_arm`
-    "All arms, some at a time; goes on where it was stopped. Returns the rows, and writes them to `table` (CSV)"
-    folder = Path(folder); pictures = prepare_pictures(folder/"pictures", demos, vlm, every=every, student=student, workers=workers, progress=progress); add_targets(pictures, folder/"geometry", workers=workers, progress=progress)
-    same_request(folder/"arms", vlm=weights_hash(vlm), student=weights_hash(student), every=every, **kw)
-    jobs = [(a, folder/"arms", (folder/"pictures", demos), folder/"geometry", dict(vlm=vlm, student=student) | kw, 1 if workers > 1 else None) for a in arms]
-    rows, bar = [], tqdm(total=len(jobs), desc="arms", disable=not progress)
+    "All arms, some at a time; goes on where it was stopped, and from what `table` (CSV) holds already. Returns the rows of all, and writes them to `table`"
+    folder, facts = Path(folder), dict(vlm=weights_hash(vlm), student=weights_hash(student), every=every, **kw)
+    if not (Path(demos)/"request.json").exists(): raise FileNotFoundError(f"no demonstrations in {demos}: make them with `reasonflow demos {demos}`")
+    rows = measured_arms(table, facts | dict(demos=json.loads((Path(demos)/"request.json").read_text()))) if table else []
+    known = {Arm(r["setting"], r["space"], r["share"], r["seed"]) for r in rows}; todo = [a for a in arms if a not in known]
+    if not todo: return rows
+    pictures = prepare_pictures(folder/"pictures", demos, vlm, every=every, student=student, workers=workers, progress=progress); add_targets(pictures, folder/"geometry", workers=workers, progress=progress)
+    same_request(folder/"arms", **facts)
+    jobs = [(a, folder/"arms", (folder/"pictures", demos), folder/"geometry", dict(vlm=vlm, student=student) | kw, 1 if workers > 1 else None) for a in todo]
+    bar = tqdm(total=len(arms), initial=len(arms) - len(todo), desc="arms", disable=not progress)
     def take(done):
         for arm, results in done:
             rows.extend(asdict(arm) | dict(what=what) | {k: r[k] for k in ("value", "low", "high", "n")} for what, r in results.items()); bar.update(1)
@@ -400,7 +406,17 @@ def grid(folder, demos, arms, workers:int=2, every:int=4, vlm="tiny-sft", studen
     bar.close()
     return rows
 
+def measured_arms(table, facts): # rows
+    "What the same grid wrote into `table` before, on this machine or another; facts lie in a JSON beside it"
+    side = Path(table).with_suffix(".json")
+    if Path(table).exists():
+        old, new = json.loads(side.read_text()) if side.exists() else {}, json.loads(json.dumps(facts))
+        if other := sorted(k for k in old | new if old.get(k) != new.get(k)): raise ValueError(f"{table} holds a grid with other {', '.join(other)}: write to another table")
+        with open(table, newline="") as f: return [r | {k: float(r[k]) if r[k] else None for k in ("share", "value", "low", "high")} | {k: int(r[k]) if r[k] else None for k in ("seed", "n")} for r in csv.DictReader(f)]
+    side.parent.mkdir(parents=True, exist_ok=True); side.write_text(json.dumps(facts, indent=1))
+    return []
+
 def write_rows(path, rows): # all or nothing
     tmp = Path(path).with_suffix(".tmp")
-    with open(tmp, "w") as f: w = csv.DictWriter(f, list(rows[0])); w.writeheader(); w.writerows(rows)
+    with open(tmp, "w", newline="") as f: w = csv.DictWriter(f, list(rows[0])); w.writeheader(); w.writerows(rows)
     tmp.replace(path)
