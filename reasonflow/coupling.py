@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['SETTINGS', 'TARGETS', 'dial', 'Coupling', 'spread', 'ActionTokens', 'CoupledPI', 'language_kept', 'act_again',
            'geometry', 'Geometry', 'Dino', 'Vggt', 'target_reader', 'add_targets', 'aligned', 'places', 'visual_tokens',
-           'SpatialForcing', 'probe', 'what_layers_know', 'glimpses', 'GlimpseCollator', 'Preserving', 'Patience',
-           'held_out', 'Arm', 'arms_of', 'SpaceLooks', 'SpaceCollator', 'Milestones', 'run_arm', 'grid',
-           'measured_arms', 'write_rows']
+           'SpatialForcing', 'unexplained', 'explained', 'layers_unexplained', 'what_layers_know', 'glimpses',
+           'GlimpseCollator', 'Preserving', 'Patience', 'held_out', 'Arm', 'arms_of', 'SpaceLooks', 'SpaceCollator',
+           'Milestones', 'folder_of', 'run_arm', 'space_learnt', 'grid', 'measured_arms', 'write_rows']
 
 # %% ../nbs/04_coupling.ipynb #c4000004
 import copy, csv, json, math, multiprocessing as mp, re, shutil
@@ -25,7 +25,7 @@ from transformers import TrainerCallback
 from .backbone import Collator, add_lora, bare, load, prompts
 from .episodes import BadEpisode
 from .distill import load_student
-from .expert import Sight, by_parts, evaluate_policy, train_driver
+from .expert import Sight, by_parts, evaluate_policy, load_policy, train_driver
 from .qwenpi import TINY, PictureCollator, Pictures, QwenPI, QwenPIConfig, QwenPolicy, head_for, prepare_pictures, save_qwenpi
 from .runs import Run, same_request, seed_everything, weights_hash
 from .records import Episode, path, prompt
@@ -218,23 +218,26 @@ class SpatialForcing(nn.Module):
     def forward(self, hidden, is_image, target): return 1 - self.cosine(visual_tokens(hidden[self.layer], is_image)[:, 0], target).mean()       # the front camera's
 
 # %% ../nbs/04_coupling.ipynb #c4000021
-def probe(x, y, groups, ridge:float=1., share:float=.5, seed:int=0, draws:int=500): # (n, d), (n, k), (n,) episodes
-    "Share of the variance of `y` that a linear reader of `x` explains in episodes it has not seen, with an interval over episodes"
+def unexplained(x, y, groups, ridge:float=1., share:float=.5, seed:int=0) -> np.ndarray: # (n, d), (n, k), (n,) episodes, to (episodes, 2)
+    "What a linear reader of `x` gets wrong of `y`, squared, and all there is to get wrong, in each episode that it was not fitted on"
     rng, every = np.random.default_rng(seed), np.unique(groups); rng.shuffle(every)
     if len(every) < 4: raise ValueError(f"{len(every)} episodes are too few for a probe: at least 4")
     fit = np.isin(groups, every[:max(2, int(share*len(every)))]); x, y = np.asarray(x, float), np.asarray(y, float)
     mean, std = x[fit].mean(0), x[fit].std(0) + 1e-6; z = np.concatenate([(x - mean)/std, np.ones((len(x), 1))], 1); middle = y[fit].mean(0)
     w = np.linalg.solve(z[fit].T @ z[fit] + ridge*np.eye(z.shape[1]), z[fit].T @ (y[fit] - middle))
     wrong, all_ = ((y - middle - z @ w)**2).sum(1), ((y - middle)**2).sum(1)
-    test = [g for g in every if not fit[groups == g].any()]; parts = np.array([(wrong[groups == g].sum(), all_[groups == g].sum()) for g in test])
-    r2 = lambda p: 1 - p[..., 0].sum(-1)/p[..., 1].sum(-1)
-    boot = r2(parts[rng.integers(len(parts), size=(draws, len(parts)))])
-    return dict(value=float(r2(parts)), n=len(test), low=float(np.quantile(boot, .025)), high=float(np.quantile(boot, .975)))
+    return np.array([(wrong[groups == g].sum(), all_[groups == g].sum()) for g in every if not fit[groups == g].any()])
+
+def explained(parts, than=None, draws:int=500, seed:int=0) -> dict: # of `unexplained`; a result
+    "Share of the variance that was read, or by how much it is more `than` another's in the same episodes; interval over episodes"
+    r2 = lambda p: 1 - p[..., 0].sum(-1)/p[..., 1].sum(-1); value = lambda at: r2(parts[at]) - (0 if than is None else r2(than[at]))
+    boot = value(np.random.default_rng(seed).integers(len(parts), size=(draws, len(parts))))
+    return dict(value=float(value(np.arange(len(parts)))), n=len(parts), low=float(np.quantile(boot, .025)), high=float(np.quantile(boot, .975)))
 
 @torch.no_grad()
-def what_layers_know(policy, pictures, collate, looks, ridge:float=10.) -> dict: # {(layer, 'depth' or 'position'): result}
+def layers_unexplained(policy, pictures, collate, looks, ridge:float=10.) -> dict: # {(layer, 'depth' or 'position'): (episodes, 2)}
     "Probes on the visual tokens of each layer; depth is the last number of a cell's geometry, position where the cell's first place lies on the table (m)"
-    xs, rows = None, []
+    xs = None
     for at in range(0, len(looks), 32):
         b = collate([pictures[i] for i in looks[at:at + 32]])
         read = policy.read(b["batch"]); image = b["batch"]["input_ids"] == bare(policy.qwen_vl_interface.model).config.image_token_id
@@ -242,7 +245,9 @@ def what_layers_know(policy, pictures, collate, looks, ridge:float=10.) -> dict:
         xs = [[s] for s in seen] if xs is None else [x + [s] for x, s in zip(xs, seen)]
     t = torch.stack([pictures.all["target"][i] for i in looks]).float().flatten(1, 2).flatten(0, 1).numpy()
     groups = np.repeat([int(pictures.all["episode"][i]) for i in looks], len(t)//len(looks))
-    return {(l, name): probe(np.concatenate(x), y, groups, ridge) for l, x in enumerate(xs) for name, y in (("depth", t[:, -1:]), ("position", t[:, :2]))}
+    return {(l, name): unexplained(np.concatenate(x), y, groups, ridge) for l, x in enumerate(xs) for name, y in (("depth", t[:, -1:]), ("position", t[:, :2]))}
+
+def what_layers_know(*args, **kw): return {k: explained(parts) for k, parts in layers_unexplained(*args, **kw).items()}
 
 # %% ../nbs/04_coupling.ipynb #c4000024
 def glimpses(seeds, size:int=144, cells:int=6) -> list: # dicts of frames, human, waypoints (5, 2) in 0..1 and target (cells, cells, d)
@@ -354,9 +359,11 @@ class Milestones(TrainerCallback):
         model.train(); self.file.write_text(json.dumps(self.rows))
 
 # %% ../nbs/04_coupling.ipynb #c4000029
+def folder_of(arm): return arm.name.replace("; ", "-").replace(" ", "_").replace("%", "")
+
 def run_arm(arm, folder, pictures, vlm="tiny-sft", student="tiny-student", steps:int=1000, batch:int=16, lr:float=1.2e-3, draws:int=4, width:int=96, layer:int=2, families=None, episodes:int=200, milestones:int=0, held:int=50, quick=False) -> dict: # results by name
     "Train an arm and measure it; what was measured before is read from `folder`, where a stopped training also goes on"
-    folder = Path(folder)/arm.name.replace("; ", "-").replace(" ", "_").replace("%", "")
+    folder = Path(folder)/folder_of(arm)
     if (folder/"results.json").exists(): return json.loads((folder/"results.json").read_text())
     seed_everything(arm.seed); net, processor = load(vlm); net.set_attn_implementation("eager"); looks = SpaceLooks(pictures, arm.share, arm.space, arm.seed, held, families)
     shape = head_for(net.config, **TINY | dict(width=width, hidden=width), thoughts=11, aim=True)
@@ -375,6 +382,18 @@ def run_arm(arm, folder, pictures, vlm="tiny-sft", student="tiny-student", steps
     shutil.rmtree(folder/"checkpoints", ignore_errors=True)
     (folder/"results.tmp").write_text(json.dumps(results, indent=1)); (folder/"results.tmp").replace(folder/"results.json")
     return results
+
+def space_learnt(folder, looked_at, reference=Arm(), seeds=(0, 1, 2), vlm="tiny-sft") -> list: # of arms; `Pictures` with targets, of other scenes; rows
+    "What Spatial Forcing, true and shuffled, adds to what each layer knows, beside the same arm without: for each seed, and for all that were run"
+    found = {(s, seed): p for s in ("off", "on", "shuffled") for seed in seeds if (p := Path(folder)/folder_of(replace(reference, space=s, seed=seed))/"policy").exists()}; rows, collate = [], PictureCollator(load(vlm)[1])
+    found = {at: layers_unexplained(load_policy(str(p)).driver, looked_at, collate, range(len(looked_at))) for at, p in found.items()}
+    for space in ("on", "shuffled"):
+        both = [seed for seed in seeds if (space, seed) in found and ("off", seed) in found]
+        for label, some in [(str(s), [s]) for s in both] + ([("all", both)] if len(both) > 1 else []):
+            for layer, what in found[space, both[0]]:
+                a, b = (np.concatenate([found[s, seed][layer, what] for seed in some]) for s in (space, "off"))
+                rows.append(dict(space=space, seed=label, layer=layer, what=what, without=explained(b)["value"]) | explained(a, than=b))
+    return rows
 
 def _run_arm(job):
     arm, folder, pictures, space, kw, threads = job
