@@ -6,8 +6,8 @@
 __all__ = ['SETTINGS', 'TARGETS', 'dial', 'Coupling', 'spread', 'ActionTokens', 'CoupledPI', 'language_kept', 'act_again',
            'geometry', 'Geometry', 'Dino', 'Vggt', 'target_reader', 'add_targets', 'aligned', 'places', 'visual_tokens',
            'SpatialForcing', 'unexplained', 'explained', 'layers_unexplained', 'what_layers_know', 'glimpses',
-           'GlimpseCollator', 'Preserving', 'Patience', 'held_out', 'Arm', 'arms_of', 'SpaceLooks', 'SpaceCollator',
-           'Milestones', 'folder_of', 'run_arm', 'space_learnt', 'grid', 'measured_arms', 'write_rows']
+           'GlimpseCollator', 'Preserving', 'Patience', 'held_out', 'SpaceLooks', 'SpaceCollator', 'Milestones', 'Arm',
+           'arms_of', 'folder_of', 'run_arm', 'space_learnt', 'grid', 'measured_arms', 'write_rows']
 
 # %% ../nbs/04_coupling.ipynb #c4000004
 import copy, csv, json, math, multiprocessing as mp, re, shutil
@@ -317,22 +317,6 @@ def held_out(module, batches): # {name: mean}
     return mean | dict(loss=sum(w*mean[k] for w, k in zip(module.weights, ("latent", "waypoint", "space"))))
 
 # %% ../nbs/04_coupling.ipynb #c4000028
-@dataclass(frozen=True)
-class Arm:
-    setting: str = "full"                # one of `SETTINGS`
-    space: str = "off"                   # Spatial Forcing: off, on, or shuffled, with the geometry of another picture
-    share: float = 1.                    # of the demonstrations
-    seed: int = 0
-    @property
-    def name(self): return f"{self.setting}; space {self.space}; {self.share:.0%}; seed {self.seed}"
-
-def arms_of(part:str) -> list: # of `Arm`
-    "The three questions of this stage: which coupling, whether space helps, and whether it holds for other seeds"
-    every = {"coupling": [Arm(s) for s in SETTINGS], "space": [Arm(space=s, share=share) for share in (.1, .3, 1.) for s in ("off", "on", "shuffled")],
-             "seeds": [Arm(s, space, seed=seed) for s, space in (("frozen", "off"), ("insulated", "off"), ("full", "off"), ("full", "on")) for seed in (1, 2)]}
-    if part not in (*every, "all"): raise ValueError(f"unknown part {part!r}: choose from {', '.join(every)} or all")
-    return list(dict.fromkeys(sum(every.values(), []) if part == "all" else every[part]))
-
 class SpaceLooks(torch.utils.data.Dataset):
     "A share of the episodes of each of some families, each look with its own geometry or another's"
     def __init__(self, pictures, share:float=1., space:str="off", seed:int=0, held:int=50, families=None): # every so many episodes are held out; None: all families
@@ -358,6 +342,35 @@ class Milestones(TrainerCallback):
         with torch.random.fork_rng(): self.rows[str(state.global_step)] = self.drive(model.eval())                            # the training's own chance goes on as if nobody had looked
         model.train(); self.file.write_text(json.dumps(self.rows))
 
+@dataclass(frozen=True)
+class Arm:
+    setting: str = "full"                # one of `SETTINGS`
+    space: str = "off"                   # Spatial Forcing: off, on, or shuffled, with the geometry of another picture
+    share: float = 1.                    # of the demonstrations
+    seed: int = 0
+    @property
+    def name(self): return f"{self.setting}; space {self.space}; {self.share:.0%}; seed {self.seed}"
+    @property
+    def watched(self): return self.setting == "full" and self.share == 1 and self.space != "shuffled"            # driven while it learns, too
+    @property
+    def order(self): return list(SETTINGS).index(self.setting), self.space, self.share, self.seed
+    def looks(self, pictures, held, families): return SpaceLooks(pictures, self.share, self.space, self.seed, held, families)
+    def driver(self, net, shape, pictures, draws, layer): return CoupledPI(net, shape, SETTINGS[self.setting], None if self.space == "off" else SpatialForcing(shape.vlm, pictures.all["target"].shape[-1], layer), draws)
+    def collator(self, processor): return SpaceCollator(processor, .1)
+    def exam(self, driver, pictures, looks, processor): # results by name, of what only this kind of arm is asked
+        return {f"layer {l} knows {what}": r for (l, what), r in what_layers_know(driver, pictures, PictureCollator(processor), looks.held).items()} if "target" in pictures.all else {}
+    @classmethod
+    def prepare(cls, folder, demos, **kw): return add_targets(prepare_pictures(folder/"pictures", demos, **kw), folder/"geometry", workers=kw["workers"], progress=kw["progress"])
+    @classmethod
+    def open(cls, folder, demos): return add_targets(Pictures(folder/"pictures", demos), folder/"geometry", workers=1, progress=False)
+
+def arms_of(part:str) -> list: # of `Arm`
+    "The three questions of this stage: which coupling, whether space helps, and whether it holds for other seeds"
+    every = {"coupling": [Arm(s) for s in SETTINGS], "space": [Arm(space=s, share=share) for share in (.1, .3, 1.) for s in ("off", "on", "shuffled")],
+             "seeds": [Arm(s, space, seed=seed) for s, space in (("frozen", "off"), ("insulated", "off"), ("full", "off"), ("full", "on")) for seed in (1, 2)]}
+    if part not in (*every, "all"): raise ValueError(f"unknown part {part!r}: choose from {', '.join(every)} or all")
+    return list(dict.fromkeys(sum(every.values(), []) if part == "all" else every[part]))
+
 # %% ../nbs/04_coupling.ipynb #c4000029
 def folder_of(arm): return arm.name.replace("; ", "-").replace(" ", "_").replace("%", "")
 
@@ -365,20 +378,18 @@ def run_arm(arm, folder, pictures, vlm="tiny-sft", student="tiny-student", steps
     "Train an arm and measure it; what was measured before is read from `folder`, where a stopped training also goes on"
     folder = Path(folder)/folder_of(arm)
     if (folder/"results.json").exists(): return json.loads((folder/"results.json").read_text())
-    seed_everything(arm.seed); net, processor = load(vlm); net.set_attn_implementation("eager"); looks = SpaceLooks(pictures, arm.share, arm.space, arm.seed, held, families)
-    shape = head_for(net.config, **TINY | dict(width=width, hidden=width), thoughts=11, aim=True)
-    forcing = None if arm.space == "off" else SpatialForcing(shape.vlm, pictures.all["target"].shape[-1], layer)
-    driver, collate = CoupledPI(net, shape, SETTINGS[arm.setting], forcing, draws), SpaceCollator(processor, .1)
+    seed_everything(arm.seed); net, processor = load(vlm); net.set_attn_implementation("eager"); looks = arm.looks(pictures, held, families)
+    driver, collate = arm.driver(net, head_for(net.config, **TINY | dict(width=width, hidden=width), thoughts=11, aim=True), pictures, draws, layer), arm.collator(processor)
     both, own = load_student(student); sight = Sight(both.student, own)
     def saved(d): return save_qwenpi(folder/"policy", QwenPolicy(d, processor, pictures.norm, pictures.arm, sight, noise=0., about=asdict(arm) | dict(steps=steps, batch=batch)), vlm, student)
     def drive(d, suite="tabletop", n=60, seed=400_000): return evaluate_policy(str(saved(d)), suite, n, seed, families, workers=1, progress=False, at_once=20)[0]["success, all but stack"]
     plain = lambda d: copy.deepcopy(d).plain()
-    watch = Milestones([round(steps*i/milestones) for i in range(1, milestones)] if milestones and arm.setting == "full" and arm.share == 1 and arm.space != "shuffled" else [], lambda d: drive(plain(d)), folder/"milestones.json")
+    watch = Milestones([round(steps*i/milestones) for i in range(1, milestones)] if milestones and arm.watched else [], lambda d: drive(plain(d)), folder/"milestones.json")
     train_driver(driver, looks, Run("coupling", folder, **asdict(arm), steps=steps, batch=batch, lr=lr), steps, batch, lr, seed=arm.seed, save_steps=max(1, steps//10), collate=collate, callbacks=[watch], disable_tqdm=True)
     d = plain(driver); results = {f"success after {s} steps": r for s, r in watch.rows.items()}
     results |= {"success, validation": drive(d, n=episodes//2), "success, test": drive(d, n=episodes, seed=500_000), "success, unseen combinations": drive(d, "held out", episodes, 500_000)}
     results |= {f"language: {k}": r for k, r in language_kept(bare(d.qwen_vl_interface.model), processor, 10 if quick else 100).items()}
-    if "target" in pictures.all: results |= {f"layer {l} knows {what}": r for (l, what), r in what_layers_know(d, pictures, PictureCollator(processor), looks.held).items()}
+    results |= arm.exam(d, pictures, looks, processor)
     shutil.rmtree(folder/"checkpoints", ignore_errors=True)
     (folder/"results.tmp").write_text(json.dumps(results, indent=1)); (folder/"results.tmp").replace(folder/"results.json")
     return results
@@ -396,28 +407,30 @@ def space_learnt(folder, looked_at, reference=Arm(), seeds=(0, 1, 2), vlm="tiny-
     return rows
 
 def _run_arm(job):
-    arm, folder, pictures, space, kw, threads = job
+    arm, folder, demos, kw, threads = job
     if threads: torch.set_num_threads(threads)
-    return arm, run_arm(arm, folder, _with_targets(*pictures, space), **kw)
+    return arm, run_arm(arm, folder/"arms", _opened(type(arm), folder, demos), **kw)
 
 @lru_cache(maxsize=1)
-def _with_targets(pictures, demos, space): return add_targets(Pictures(pictures, demos), space, workers=1, progress=False)     # once for all arms of a process
+def _opened(kind, folder, demos): return kind.open(folder, demos)                                                                 # once for all arms of a process
 
-def grid(folder, demos, arms, workers:int=2, every:int=4, vlm="tiny-sft", student="tiny-student", table=None, progress=True, **kw): # for `run_arm`
+def grid(folder, demos, arms, # all of one kind
+         workers:int=2, every:int=4, vlm="tiny-sft", student="tiny-student", table=None, progress=True, **kw): # for `run_arm`
     "All arms, some at a time; goes on where it was stopped, and from what `table` (CSV) holds already. Returns the rows of all, and writes them to `table`"
     folder, facts = Path(folder), dict(vlm=weights_hash(vlm), student=weights_hash(student), every=every, **kw)
     if not (Path(demos)/"request.json").exists(): raise FileNotFoundError(f"no demonstrations in {demos}: make them with `reasonflow demos {demos}`")
     rows = measured_arms(table, facts | dict(demos=json.loads((Path(demos)/"request.json").read_text()))) if table else []
-    known = {Arm(r["setting"], r["space"], r["share"], r["seed"]) for r in rows}; todo = [a for a in arms if a not in known]
+    kind = type(arms[0]); arm_of = lambda r: kind(**{f: r[f] for f in kind.__dataclass_fields__})
+    known = set(map(arm_of, rows)); todo = [a for a in arms if a not in known]
     if not todo: return rows
-    pictures = prepare_pictures(folder/"pictures", demos, vlm, every=every, student=student, workers=workers, progress=progress); add_targets(pictures, folder/"geometry", workers=workers, progress=progress)
+    kind.prepare(folder, demos, vlm=vlm, every=every, student=student, workers=workers, progress=progress)
     same_request(folder/"arms", **facts)
-    jobs = [(a, folder/"arms", (folder/"pictures", demos), folder/"geometry", dict(vlm=vlm, student=student) | kw, 1 if workers > 1 else None) for a in todo]
+    jobs = [(a, folder, demos, dict(vlm=vlm, student=student) | kw, 1 if workers > 1 else None) for a in todo]
     bar = tqdm(total=len(arms), initial=len(arms) - len(todo), desc="arms", disable=not progress)
     def take(done):
         for arm, results in done:
             rows.extend(asdict(arm) | dict(what=what) | {k: r[k] for k in ("value", "low", "high", "n")} for what, r in results.items()); bar.update(1)
-            rows.sort(key=lambda r: (list(SETTINGS).index(r["setting"]), r["space"], r["share"], r["seed"]))
+            rows.sort(key=lambda r: arm_of(r).order)
             if table: write_rows(table, rows)
     if workers == 1: take(map(_run_arm, jobs))
     else:
@@ -431,9 +444,11 @@ def measured_arms(table, facts): # rows
     if Path(table).exists():
         old, new = json.loads(side.read_text()) if side.exists() else {}, json.loads(json.dumps(facts))
         if other := sorted(k for k in old | new if old.get(k) != new.get(k)): raise ValueError(f"{table} holds a grid with other {', '.join(other)}: write to another table")
-        with open(table, newline="") as f: return [r | {k: float(r[k]) if r[k] else None for k in ("share", "value", "low", "high")} | {k: int(r[k]) if r[k] else None for k in ("seed", "n")} for r in csv.DictReader(f)]
+        with open(table, newline="") as f: return [{k: v if (to := _column(k)) is str else to(v) if v else None for k, v in r.items()} for r in csv.DictReader(f)]
     side.parent.mkdir(parents=True, exist_ok=True); side.write_text(json.dumps(facts, indent=1))
     return []
+
+def _column(name): return int if name in ("seed", "n", "frozen") else str if name in ("setting", "space", "told", "what") else float
 
 def write_rows(path, rows): # all or nothing
     tmp = Path(path).with_suffix(".tmp")
