@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'console', 'NOTEBOOKS', 'DRIVEN', 'SUITES', 'notebooks_folder', 'run_notebook', 'results_table', 'figures_of',
-           'report', 'run', 'evaluate', 'merge', 'demos', 'couple', 'pins', 'check_machine', 'doctor', 'main',
+           'report', 'run', 'evaluate', 'merge', 'demos', 'couple', 'refine', 'pins', 'check_machine', 'doctor', 'main',
            'reasoning_table', 'latent_table', 'policy_table', 'readme_table', 'readme_figure', 'readme']
 
 # %% ../nbs/cli.ipynb #e429bea0
@@ -171,16 +171,28 @@ def demos(folder: Path = typer.Argument(..., help="where the data set (LeRobotDa
     except (ValueError, FileExistsError) as e: _fail(e)
     console.print(f"{len(data)} episodes, {data.info['total_frames']} steps in {folder}; in {sum(r['failed_before'] for r in data.rows)} other scenes the expert failed", highlight=False)
 
+def _grid(folder, data, arms, table, **kw):
+    from reasonflow.coupling import grid
+    try: rows = grid(folder, data, arms(), table=table or folder/"results.csv", **kw)
+    except (ValueError, FileNotFoundError, FileExistsError) as e: _fail(e)
+    for r in rows:
+        if r["what"] == "success, test": console.print(f"{', '.join(f'{k} {v:g}' if isinstance(v, (int, float)) else f'{k} {v}' for k, v in list(r.items())[:list(r).index('what')]):60} {show(r, percent=True)}", highlight=False)
+
 @app.command()
 def couple(folder: Path = typer.Argument(..., help="where arms, pictures and results are kept; the same folder again goes on"), data: Path = typer.Option(..., "--demos", help="demonstrations, as `reasonflow demos` makes them"),
            part: str = typer.Option("all", help="coupling, space, seeds, or all"), steps: int = typer.Option(1000, min=1), episodes: int = typer.Option(200, min=2, help="test scenes for each arm"), families: str = typer.Option("pick up,put on,put into,move near", help="which families are learnt and driven, with commas"), workers: int = 2,
-           table: Path = typer.Option(None, help="CSV for the results; FOLDER/results.csv without")):
+           table: Path = typer.Option(None, help="CSV for the results, FOLDER/results.csv without; arms that stand in it already, from this machine or another, are not run again")):
     "Stage 4's grid: how closely should language model and head be coupled, and does space help?"
-    from reasonflow.coupling import arms_of, grid
-    try: rows = grid(folder, data, arms_of(part), workers, table=table or folder/"results.csv", steps=steps, episodes=episodes, milestones=5, families=[f.strip() for f in families.split(",")])
-    except (ValueError, FileNotFoundError, FileExistsError) as e: _fail(e)
-    for r in rows:
-        if r["what"] == "success, test": console.print(f"{r['setting']:18} space {r['space']:9} {r['share']:4.0%} seed {r['seed']}   {show(r, percent=True)}", highlight=False)
+    from reasonflow.coupling import arms_of
+    _grid(folder, data, lambda: arms_of(part), table, workers=workers, steps=steps, episodes=episodes, milestones=5, families=[f.strip() for f in families.split(",")])
+
+@app.command()
+def refine(folder: Path = typer.Argument(..., help="where arms, rationales and results are kept; the same folder again goes on"), data: Path = typer.Option(..., "--demos", help="demonstrations, as `reasonflow demos` makes them"),
+           steps: int = typer.Option(1000, min=1), episodes: int = typer.Option(200, min=2, help="test scenes for each arm"), families: str = typer.Option("pick up,put on,put into,move near", help="which families are learnt and driven, with commas"), workers: int = 2,
+           table: Path = typer.Option(None, help="CSV for the results, FOLDER/results.csv without; arms that stand in it already are not run again")):
+    "ReFineVLA's grid: how much should reasons weigh, how many layers rest, and must the reasons be true?"
+    from reasonflow.refine import refine_arms
+    _grid(folder, data, refine_arms, table, workers=workers, steps=steps, episodes=episodes, families=[f.strip() for f in families.split(",")])
 
 # %% ../nbs/cli.ipynb #de932544
 def pins():
