@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'console', 'NOTEBOOKS', 'DRIVEN', 'SUITES', 'notebooks_folder', 'run_notebook', 'results_table', 'figures_of',
-           'report', 'run', 'evaluate', 'merge', 'demos', 'couple', 'pins', 'check_machine', 'doctor', 'main',
+           'report', 'run', 'evaluate', 'merge', 'demos', 'couple', 'plan', 'pins', 'check_machine', 'doctor', 'main',
            'reasoning_table', 'latent_table', 'policy_table', 'readme_table', 'readme_figure', 'readme']
 
 # %% ../nbs/cli.ipynb #e429bea0
@@ -181,6 +181,30 @@ def couple(folder: Path = typer.Argument(..., help="where arms, pictures and res
     except (ValueError, FileNotFoundError, FileExistsError) as e: _fail(e)
     for r in rows:
         if r["what"] == "success, test": console.print(f"{r['setting']:18} space {r['space']:9} {r['share']:4.0%} seed {r['seed']}   {show(r, percent=True)}", highlight=False)
+
+# %% ../nbs/cli.ipynb #97cf3d15
+@app.command()
+def plan(preset: str = typer.Option("full", help="small or full; smoke and tiny too"), stage: str = typer.Option("sft", help="sft, grpo, distill, expert or qwenpi"), gpu: str = typer.Option(None, help="T4, A4000, L4, A100-40, A100-80 or H100; this machine's without"),
+         gpus: int = typer.Option(None, min=1, help="how many share QwenPI's optimizer"), json_file: Path = typer.Option(None, "--json", help="where to write the plan")):
+    "What a stage will take, before anything is downloaded; an error where it cannot fit."
+    from reasonflow.plan import CARDS, plan as make_plan
+    if preset not in PRESETS: _fail(f"unknown preset {preset!r}: choose from {', '.join(PRESETS)}")
+    if gpu and gpu not in CARDS: _fail(f"unknown GPU {gpu!r}: choose from {', '.join(CARDS)}")
+    try: p = make_plan(preset, stage, gpus)
+    except ValueError as e: _fail(e)
+    size = lambda n: "not known" if n is None else f"{n/1e9:.1f} GB"
+    table = Table(f"{stage}, preset {preset}", "", ""); row = lambda *r: table.add_row(*(str(x) for x in r))
+    row("parameters", f"{p.parameters:,}", f"{p.learnt:,} learn"); row("steps", f"{p.steps:,}", f"{p.samples:,} samples")
+    for what, n in p.memory.table.items(): row(f"memory: {what}", f"{n/2**30:.2f} GiB", "")
+    for what, n in p.drawn.items(): row(f"memory while answers are drawn: {what}", f"{n/2**30:.2f} GiB", "")
+    row("memory, most at once", f"{p.peak/2**30:.1f} GiB", "on each GPU" if p.gpus > 1 else "")
+    for what, n, words in p.downloads: row(f"download: {what}", size(n), words)
+    for what, n in p.disk.items(): row(f"disk: {what}", size(n), "")
+    for name, h in p.hours.items(): row(f"on {name}" + (f" ({p.gpus})" if p.gpus > 1 else ""), f"{h:.0f} h" if h < 48 else f"{h/24:.0f} days", p.refusal(CARDS[name]) and "does not fit" or "fits")
+    console.print(table); console.print(f"assumed: {'; '.join(p.assumed)}", highlight=False)
+    if json_file: json_file.parent.mkdir(parents=True, exist_ok=True); json_file.write_text(json.dumps(dict(stage=stage, preset=preset, parameters=p.parameters, learnt=p.learnt, peak=p.peak, memory=p.memory.table, drawn=p.drawn, downloads=p.downloads, disk=p.disk, steps=p.steps, samples=p.samples, hours=p.hours, assumed=p.assumed), indent=1))
+    if why := p.refusal(CARDS[gpu] if gpu else None): _fail(why)
+    console.print("[green]fits[/green]" + (f" on {gpu}" if gpu else " here"))
 
 # %% ../nbs/cli.ipynb #de932544
 def pins():

@@ -48,13 +48,17 @@ PRESETS = {p.name: p for p in [
             "coupling": dict(families=("pick up",), episodes=40, every=4, steps=60, batch=16, eval=8, held=8, workers=2),
             "libero": dict(vlm="tiny-student", suite="libero_goal", tasks="put_the_bowl_on_the_stove,put_the_bowl_on_the_plate", episodes=6, every=4, steps=40, batch=16, draws=4, lr=1.2e-3, vary=.1, eval=4, workers=2),
             "rl": dict(start="tiny-policy", families="pick up,put on,put into", rounds=3, scenes=6, group=4, every=3, episodes=30)}),
-    Preset("small", "Qwen/Qwen3.5-0.8B", 448, "card", 8, {"sft": dict(episodes=4000, steps=4000, batch=8, accumulate=1, lr=2e-5, eval=200, lora=16),
-            "grpo": dict(start="Qwen/Qwen3.5-0.8B", episodes=1000, warm_steps=200, warm_batch=8, warm_lr=2e-5, steps=200, eval=100, lora=16, train=dict(prompts=1, group=4, lr=1e-5, gradient_accumulation_steps=4, iterations=1, max_length=512)),
+    Preset("small", "Qwen/Qwen3.5-0.8B", 448, "card", 8, {"sft": dict(episodes=4000, steps=4000, batch=1, accumulate=8, lr=2e-5, eval=200, lora=16, more=dict(gradient_checkpointing=True)),
+            "grpo": dict(start="Qwen/Qwen3.5-0.8B", episodes=1000, warm_steps=200, warm_batch=8, warm_lr=2e-5, steps=200, eval=100, lora=16, train=dict(prompts=1, group=4, lr=1e-5, gradient_accumulation_steps=4, iterations=1, max_length=512, gradient_checkpointing=True)),
             "distill": dict(start="Qwen/Qwen3.5-0.8B", teacher="Qwen/Qwen3.5-0.8B", episodes=500, group=4, steps=1500, batch=4, lr=1e-4, eval=100, bottleneck=True)}),
-    Preset("full", "Qwen/Qwen3.5-4B", 448, "card", 8, {"sft": dict(steps=75_000, batch=1, accumulate=8, lr=1e-5, eval=500, lora=16),
-            "grpo": dict(start="Qwen/Qwen3.5-4B", episodes=0, warm_steps=0, warm_batch=1, warm_lr=1e-5, steps=100, eval=500, lora=16,      # the author's run with TRL
-                         train=dict(prompts=1, group=4, lr=5e-6, gradient_accumulation_steps=4, iterations=1, max_length=2048, beta=0., level="sequence", optim="adamw_8bit", weight_decay=.1, warmup_steps=10, max_grad_norm=.1)),
-            "distill": dict(start="Qwen/Qwen3.5-4B", teacher="Qwen/Qwen3.5-4B", episodes=0, group=4, steps=4500, batch=4, lr=1e-4, eval=500, bottleneck=False)})]}
+    # The card: about 560 K samples of eight data sets (its table adds up to 620 K), one epoch in batches of 1 × 8. It says 750 K steps; 600 K samples in eights are 75,000 optimiser steps, the number here (750 K would be ten epochs).
+    Preset("full", "Qwen/Qwen3.5-4B", 448, "card", 8, {"sft": dict(steps=75_000, batch=1, accumulate=8, lr=1e-5, eval=500, lora=16, more=dict(gradient_checkpointing=True),
+                         samples=dict(molmoact=200_000, robovqa=100_000, robofac=64_000, sharerobot_affordance=6_522, sharerobot_planning=100_000, pixmo_cap=50_000, pixmo_capqa=50_000, pixmo_ama=50_000)),
+            "grpo": dict(start="shreethar/stage1_unsloth", episodes=0, warm_steps=0, warm_batch=1, warm_lr=1e-5, steps=100, eval=500, lora=16,      # the author's run with TRL
+                         train=dict(prompts=1, group=4, lr=5e-6, gradient_accumulation_steps=4, iterations=1, max_length=2048, beta=0., level="sequence", optim="adamw_8bit", weight_decay=.1, warmup_steps=10, max_grad_norm=.1, gradient_checkpointing=True)),
+            "distill": dict(start="shreethar/stage1_unsloth", teacher="shreethar/stage2_teacher", episodes=0, group=4, steps=4500, batch=1, lr=1e-4, eval=500, bottleneck=False, lora=64, more=dict(gradient_accumulation_steps=128, warmup_steps=200)),     # the author's 4 × 32, one at a time: thoughts need a cache, and a cache forbids gradient checkpointing
+            "expert": dict(student="shreethar/LatentStudent-ckpt-400", families=("all",), without=(), episodes=500, every=1, steps=100_000, batch=64, draws=8, lr=1e-4, eval=500, config=dict(vlm=2560, width=1024, layers=12, heads=16)),     # sizes of the head are ours: no published one exists
+            "qwenpi": dict(vlm="Qwen/Qwen3-VL-4B-Instruct", student="", families="all", episodes=500, every=1, steps=100_000, warm=5_000, batch=24, gpus=8, draws=8, lr=1e-4, image=224, views=1, eval=500)})]}       # QwenPI_v3's training table; see `qwenpi.published_optimizer`
 
 def preset(name:str|None=None) -> Preset:
     "By name; without one, what REASONFLOW_PRESET says, `smoke` inside the notebook tests, else `tiny`"
