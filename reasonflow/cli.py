@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'console', 'NOTEBOOKS', 'DRIVEN', 'SUITES', 'notebooks_folder', 'run_notebook', 'results_table', 'figures_of',
-           'report', 'run', 'evaluate', 'merge', 'demos', 'couple', 'plan', 'pins', 'check_machine', 'doctor', 'main',
-           'reasoning_table', 'latent_table', 'policy_table', 'readme_table', 'readme_figure', 'readme']
+           'report', 'run', 'evaluate', 'merge', 'demos', 'couple', 'plan', 'push', 'pins', 'check_machine', 'doctor',
+           'main', 'reasoning_table', 'latent_table', 'policy_table', 'readme_table', 'readme_figure', 'readme']
 
 # %% ../nbs/cli.ipynb #e429bea0
 import csv, html, importlib.util, json, os, platform, shutil, subprocess, sys, time
@@ -205,6 +205,19 @@ def plan(preset: str = typer.Option("full", help="small or full; smoke and tiny 
     if json_file: json_file.parent.mkdir(parents=True, exist_ok=True); json_file.write_text(json.dumps(dict(stage=stage, preset=preset, parameters=p.parameters, learnt=p.learnt, peak=p.peak, memory=p.memory.table, drawn=p.drawn, downloads=p.downloads, disk=p.disk, steps=p.steps, samples=p.samples, hours=p.hours, assumed=p.assumed), indent=1))
     if why := p.refusal(CARDS[gpu] if gpu else None): _fail(why)
     console.print("[green]fits[/green]" + (f" on {gpu}" if gpu else " here"))
+
+# %% ../nbs/cli.ipynb #97cf3d17
+@app.command()
+def push(checkpoint: str = typer.Argument(..., help="folder or shipped name"), repo: str = typer.Argument(..., help="owner/name on the hub"), private: bool = typer.Option(False, "--private", help="for yourself alone"),
+         dry_run: bool = typer.Option(False, "--dry-run", help="make the package and show its card; send nothing"), licence: str = "apache-2.0",
+         run_folder: Path = typer.Option(None, "--run", help="the record of its run; looked for beside it without"), student: str = typer.Option(None, help="where the student of a policy was published, owner/name"), vlm: str = typer.Option(None, help="likewise of the language model that it began with")):
+    "Publish a checkpoint with its card, statistics, record and checksums; `reasonflow.hub.load_by_name` brings it back."
+    from reasonflow.hub import push as send
+    try: done = send(checkpoint, repo, private, dry_run, run=run_folder, licence=licence, others={k: v for k, v in (("student", student), ("vlm", vlm)) if v})
+    except (ValueError, OSError) as e: _fail(e)
+    if dry_run: console.print(done["card"], highlight=False, markup=False)
+    for name, n in done["files"].items(): console.print(f"{n/1e6:10.2f} MB  {name}", highlight=False)
+    console.print(f"{sum(done['files'].values())/1e6:10.2f} MB  " + ("would be sent to " if dry_run else "sent to ") + (done["address"] or repo), highlight=False)
 
 # %% ../nbs/cli.ipynb #de932544
 def pins():

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'PACKAGES', 'STYLE', 'Preset', 'preset', 'seed_everything', 'wilson', 'bootstrap', 'show', 'asset_folders',
-           'find_asset', 'find_checkpoint', 'weights_hash', 'versions', 'hardware', 'commit', 'peak_memory',
-           'fingerprint', 'Run', 'read_metrics', 'style', 'smooth', 'report', 'restore', 'atomic_folder', 'flatten',
-           'save_state', 'load_state', 'same_request', 'NonFiniteLoss', 'SafeTrainer', 'last_checkpoint', 'pack',
-           'unpack']
+           'find_asset', 'hub_folder', 'find_checkpoint', 'weights_hash', 'versions', 'hardware', 'commit',
+           'peak_memory', 'fingerprint', 'Run', 'read_metrics', 'style', 'smooth', 'report', 'restore', 'atomic_folder',
+           'flatten', 'save_state', 'load_state', 'same_request', 'NonFiniteLoss', 'SafeTrainer', 'last_checkpoint',
+           'pack', 'unpack']
 
 # %% ../nbs/foundations/runs.ipynb #10bb8d8a
 import hashlib, json, math, os, platform, random, shutil, subprocess, sys, time
@@ -110,8 +110,12 @@ def find_asset(name:str) -> Path:
         if (folder/name).exists(): return folder/name
     raise FileNotFoundError(f"no shipped file {name!r} in {[str(f) for f in asset_folders()] or 'any assets folder'}: reinstall, or run from a checkout")
 
+def hub_folder(name:str) -> Path:
+    "Where `hub.fetch` puts what a name on the hub means: below $REASONFLOW_HOME, or ~/.cache/reasonflow"
+    return Path(os.environ.get("REASONFLOW_HOME", Path.home()/".cache"/"reasonflow"))/"hub"/name.replace("/", "--")
+
 def find_checkpoint(name:str) -> str:
-    "A checkpoint folder: a path, a shipped checkpoint's name, or else the name itself, for the hub"
+    "A checkpoint folder: a path, a shipped checkpoint's name, one that was fetched, or else the name itself, for the hub"
     if restore(name).is_dir():
         if not (Path(name)/"config.json").exists(): raise FileNotFoundError(f"{name} is no checkpoint: it has no config.json")
         return str(name)
@@ -120,7 +124,7 @@ def find_checkpoint(name:str) -> str:
     if "/" not in name or name.startswith((".", "/", "~")):
         shipped = sorted(p.parent.name for f in asset_folders() for p in f.glob("checkpoints/*/config.json"))
         raise FileNotFoundError(f"no checkpoint {name!r}: give a folder, a hub name (owner/name), or one of the shipped {', '.join(shipped) or '(none found)'}")
-    return name
+    return str(hub_folder(name)) if (hub_folder(name)/"config.json").exists() else name
 
 def weights_hash(checkpoint):
     "Which weights these are: the start of the SHA-256 of what answers in a folder or shipped checkpoint (model, student's slots and head, expert), wherever it is stored; None for one on the hub"
