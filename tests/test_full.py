@@ -144,3 +144,139 @@ def test_a_run_is_published_and_comes_back(hub, tmp_path):
     with pytest.raises(ValueError, match="not what was published"): fetch("me/mine", again=True)
     assert verify(fetch("me/mine"))
     assert "write owner/name" in ask("tiny-sft", "mine").output
+
+# -- data at size
+
+def rows_of(place, n=24, per_shard=4):
+    "A small subset in the hub's layout: rows that can be told apart"
+    import numpy as np
+    from reasonflow.records import Sample
+    from reasonflow.stream import materialise, verify_subset
+    r = np.random.default_rng(0)
+    rows = [Sample("molmoact", "trajectory", f"Task: number {i}. Trajectory?", "[[1,2],[3,4],[5,6],[7,8],[9,10]]", [r.integers(0, 255, (48, 48, 3), dtype=np.uint8)]*(1 + i % 2), ("image", "video")[i % 2], str(i), "trajectory") for i in range(n)]
+    made = materialise(place, dict(molmoact=rows), dict(molmoact=n), image=48, per_shard=per_shard)
+    assert sum(made.values()) == n and sum(sum(c.values()) for c in verify_subset(place, 48, dict(molmoact=n)).values()) == n
+    return place, rows
+
+class Server:
+    "A web server for a folder, with everything that the web does: errors, broken and throttled answers; `trouble(path, n)` says what happens to the n-th request for a path"
+    def __init__(self, folder, trouble=lambda path, n: None):
+        import http.server, threading
+        from collections import Counter
+        seen = self.seen = Counter()
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            def log_message(self, *a): pass
+            def do_HEAD(self): self.answer(False)
+            def do_GET(self): self.answer(True)
+            def answer(self, body):
+                path = self.path.lstrip("/"); seen[path] += 1; what = trouble(path, seen[path]); f = Path(folder)/path
+                if what == "throttle": self.send_response(429); self.send_header("Retry-After", "0"); self.send_header("Content-Length", "0"); self.end_headers(); return
+                if what == "error": self.send_response(500); self.send_header("Content-Length", "0"); self.end_headers(); return
+                if not f.is_file() or what == "gone": self.send_response(404); self.send_header("Content-Length", "0"); self.end_headers(); return
+                data = f.read_bytes(); status, size = 200, len(data)
+                if what == "other bytes": data = data[:-1] + bytes([data[-1] ^ 1])
+                if (r := self.headers.get("Range")):
+                    a, b = r.removeprefix("bytes=").split("-"); a, b = int(a), min(int(b), size - 1) if b else size - 1; data, status = data[a:b + 1], 206
+                self.send_response(status); self.send_header("Accept-Ranges", "bytes"); self.send_header("Content-Length", str(len(data)))
+                if status == 206: self.send_header("Content-Range", f"bytes {a}-{b}/{size}")
+                self.end_headers()
+                if not body: return
+                if what == "cut": self.wfile.write(data[:len(data)//2]); self.wfile.flush(); self.connection.close(); self.close_connection = True; return
+                self.wfile.write(data)
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler); self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+    def __enter__(self): return self
+    def __exit__(self, *_): self.server.shutdown()
+
+told = lambda feed: [s.human for b in feed for s in b]
+
+def test_subset_has_the_published_schema_and_goes_on(tmp_path):
+    from datasets import load_dataset
+    from reasonflow.records import gather, open_source
+    from reasonflow.stream import materialise, verify_subset
+    place, rows = rows_of(tmp_path/"a")
+    again = load_dataset("parquet", data_files={"train": str(place/"data"/"train-*.parquet")}, split="train", cache_dir=str(tmp_path/"hf"))
+    assert again.column_names == ["dataset", "type", "human", "assistant", "frames", "media_type"] and again[0]["frames"][0].size == (48, 48)
+    assert len(list(gather(open_source("published_subset", str(place))))) == 24
+    def cut():
+        for i, r in enumerate(rows):
+            if i == 13: raise KeyboardInterrupt
+            yield r
+    with pytest.raises(KeyboardInterrupt): materialise(tmp_path/"b", dict(molmoact=cut()), dict(molmoact=24), image=48, per_shard=4)
+    materialise(tmp_path/"b", dict(molmoact=rows), dict(molmoact=24), image=48, per_shard=4)
+    names = lambda p: sorted((f.name, f.stat().st_size) for f in (p/"data").iterdir())
+    assert names(tmp_path/"a") == names(tmp_path/"b") and verify_subset(tmp_path/"b", 48)
+    f = next((tmp_path/"b"/"data").iterdir()); f.write_bytes(f.read_bytes()[:-5])
+    with pytest.raises(ValueError, match="checksum"): verify_subset(tmp_path/"b", 48)
+    with pytest.raises(ValueError, match="of 30 rows"): verify_subset(tmp_path/"a", 48, dict(molmoact=30))
+
+@pytest.mark.slow
+def test_order_is_the_same_after_a_restart_and_on_other_workers(tmp_path):
+    from reasonflow.stream import Feed, Mixture, Stream
+    place, _ = rows_of(tmp_path/"a")
+    new = lambda: Stream(place, cache=tmp_path/"cache", seed=5)
+    whole = told(Feed(new(), 2, steps=15)); assert len(whole) == 30 > len(new()) == len(set(whole))        # into the second epoch, too
+    for workers in (0, 1, 2): assert told(Feed(new(), 2, step=3, steps=12, workers=workers)) == whole[6:], workers
+    mixed = lambda: Mixture(dict(a=new(), b=Stream(place, cache=tmp_path/"cache", seed=6)), dict(a=.7, b=.3), 40, seed=1)
+    assert told(Feed(mixed(), 2, step=5, workers=1)) == told(Feed(mixed(), 2))[10:] and abs((mixed().which == 0).mean() - .7) < .2
+
+@pytest.mark.slow
+def test_a_server_that_fails_truncates_and_throttles(tmp_path):
+    "Every shard arrives whole; what one request lost is asked for again, and not the rest"
+    from reasonflow.stream import Feed, Stream
+    place, _ = rows_of(tmp_path/"a")
+    trouble = lambda path, n: (None if "parquet" not in path else {1: "error", 2: "throttle", 3: None, 4: "cut"}.get(n))
+    with Server(place, trouble) as s:
+        stream = Stream(s.url, cache=tmp_path/"cache", seed=5, pause=.01, piece=4000)
+        assert told(Feed(stream, 2)) == told(Feed(Stream(place, cache=tmp_path/"other", seed=5), 2)) and not stream.lost()
+        assert max(s.seen.values()) > 4
+        before = dict(s.seen); told(Feed(Stream(s.url, cache=tmp_path/"cache", seed=5), 2)); assert sum(s.seen.values()) - sum(before.values()) == 1      # the index; shards are here
+
+@pytest.mark.slow
+def test_bad_shards_never_end_a_run(tmp_path):
+    "One that is gone, one whose bytes are others, one that is torn: the rest is told, in the same order after a restart; most of them bad is an error"
+    from reasonflow.records import TooManyBad
+    from reasonflow.stream import Feed, Stream, shards_of
+    place, _ = rows_of(tmp_path/"a", n=40)
+    names = [Path(s.url).relative_to(place).as_posix() for s in shards_of(place)]
+    trouble = lambda path, n: {names[0]: "gone", names[2]: "other bytes"}.get(path)
+    with Server(place, trouble) as s:
+        new = lambda cache: Stream(s.url, cache=tmp_path/cache, seed=5, tries=2, pause=.01)
+        first = new("c"); whole = told(Feed(first, 2)); lost = {Path(u).name for u in first.lost()}
+        assert lost == {Path(names[0]).name, Path(names[2]).name} and len(whole) == len(first)//2*2
+        assert told(Feed(new("c"), 2, step=4)) == whole[8:] and told(Feed(new("d"), 2)) == whole              # known to be lost, and found to be
+        assert "checksum" in (tmp_path/"c"/"lost.json").read_text() and "not there" in (tmp_path/"c"/"lost.json").read_text()
+    with Server(place, lambda path, n: "gone" if "parquet" in path else None) as s:
+        with pytest.raises(TooManyBad, match="mend the source"): told(Feed(Stream(s.url, cache=tmp_path/"e", tries=1), 2))
+
+def test_cache_keeps_to_its_size(tmp_path):
+    from reasonflow.stream import Cache, Feed, Stream
+    place, _ = rows_of(tmp_path/"a", n=40)
+    size = max(f.stat().st_size for f in (place/"data").iterdir())
+    stream = Stream(place, cache=tmp_path/"cache", gb=2.5*size/1e9)
+    for _ in told(Feed(stream, 2, ahead=0)): assert sum(f.stat().st_size for f in (tmp_path/"cache").glob("*.parquet")) <= 2.5*size
+
+@pytest.mark.slow
+def test_waiting_is_measured_and_logged(tmp_path):
+    "A slow source is seen as waiting; a trainer logs its share; and the same samples come to it with and without workers"
+    import time
+    from reasonflow.backbone import new_model, train_tokenizer
+    from reasonflow.base import corpus
+    from reasonflow.runs import Run, read_metrics
+    from reasonflow.sft import GroundingTrainer, sft_config
+    from reasonflow.stream import Feed, Stream, Waiting
+    place, _ = rows_of(tmp_path/"a")
+    class Slow(Stream):
+        def __getitem__(self, k): time.sleep(.05); return super().__getitem__(k)
+    slow, quick = Feed(Slow(place, cache=tmp_path/"cache"), 2), Feed(Stream(place, cache=tmp_path/"cache"), 2)
+    for feed in (slow, quick):
+        for _ in feed: time.sleep(.1)
+    assert slow.waiting > .3 and quick.waiting < slow.waiting
+    class Trainer(Waiting, GroundingTrainer): pass
+    tok = train_tokenizer(corpus()); losses = []
+    for workers in (0, 1):
+        model, processor = new_model(tok, "smoke"); record = Run("x", tmp_path/f"run{workers}")
+        Trainer(model, processor, sft_config(tmp_path/str(workers), 2, 2, 1e-3, log_steps=1, disable_tqdm=True, dataloader_num_workers=workers), Stream(place, cache=tmp_path/"cache", seed=5), record=record).train()
+        rows = read_metrics(record.folder); losses.append([r["loss"] for r in rows if "loss" in r]); assert all(0 <= r["waiting"] <= 1 for r in rows if "loss" in r)
+    assert losses[0] == losses[1] and len(losses[0]) == 2
