@@ -11,7 +11,7 @@ __all__ = ['PRESETS', 'PACKAGES', 'STYLE', 'Preset', 'preset', 'seed_everything'
 
 # %% ../nbs/foundations/runs.ipynb #10bb8d8a
 import hashlib, json, math, os, platform, random, shutil, subprocess, sys, time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -357,17 +357,25 @@ class SafeTrainer:
         parts = self.__dict__.pop("_parts", [])
         logs = logs | {k: float(np.mean([p[k] for p in parts if k in p])) for k in sorted({k for p in parts for k in p})}
         super().log(logs, *args, **kw)            # TRL adds its own to `logs`
-        if self.record is not None and {"loss", "reward"} & set(logs): self.record.log(self.state.global_step, **{k: v for k, v in logs.items() if isinstance(v, (int, float))})
+        if self.record is not None and self.is_world_process_zero() and {"loss", "reward"} & set(logs): self.record.log(self.state.global_step, **{k: v for k, v in logs.items() if isinstance(v, (int, float))})
 
     def _save_checkpoint(self, model, trial):
         final = Path(self.args.output_dir)/f"checkpoint-{self.state.global_step}"
-        with atomic_folder(final) as tmp:
-            out, self.args.output_dir, total, self.args.save_total_limit = self.args.output_dir, str(tmp), self.args.save_total_limit, None
+        first, together = self.is_world_process_zero(), self.accelerator.wait_for_everyone                # of several processes one makes the folder; all write into it, for each may hold a share
+        with atomic_folder(final) if first else nullcontext(final.parent/f".{final.name}.shared") as tmp:
+            work = final.parent/f".{final.name}.shared" if self.args.world_size > 1 else tmp
+            if first and work != tmp: shutil.rmtree(work, ignore_errors=True); work.mkdir()
+            together()
+            out, self.args.output_dir, total, self.args.save_total_limit = self.args.output_dir, str(work), self.args.save_total_limit, None
             try: super()._save_checkpoint(model, trial)
             finally: self.args.output_dir, self.args.save_total_limit = out, total
-            inner = tmp/final.name
-            for f in list(inner.iterdir()): f.rename(tmp/f.name)
-            inner.rmdir()
+            together()
+            if first:
+                for f in list((work/final.name).iterdir()): f.rename(tmp/f.name)
+                (work/final.name).rmdir()
+                if work != tmp: shutil.rmtree(work)
+        together()
+        if not first: return
         keep = sorted(Path(out).glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
         for old in keep[:-total] if total else []: shutil.rmtree(old, ignore_errors=True)
 
@@ -375,12 +383,15 @@ class SafeTrainer:
         super()._save(output_dir, state_dict)
         (Path(output_dir or self.args.output_dir)/"training_args.bin").unlink(missing_ok=True)     # a pickle; the manifest holds the same
 
-    def _save_optimizer_and_scheduler(self, output_dir): save_state(Path(output_dir)/"training_state", self.optimizer, self.lr_scheduler, step=self.state.global_step)
+    def _save_optimizer_and_scheduler(self, output_dir):
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled: return super()._save_optimizer_and_scheduler(output_dir)       # shares of several processes: the engine's own files
+        if self.args.should_save: save_state(Path(output_dir)/"training_state", self.optimizer, self.lr_scheduler, step=self.state.global_step)
     def _load_optimizer_and_scheduler(self, checkpoint):
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled: return super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint: load_state(Path(checkpoint)/"training_state", self.optimizer, self.lr_scheduler)
     def _save_rng_state(self, output_dir): pass                                                    # saved with the optimizer
     def _load_rng_state(self, checkpoint):
-        if checkpoint: load_state(Path(checkpoint)/"training_state")
+        if checkpoint and (Path(checkpoint)/"training_state").is_dir(): load_state(Path(checkpoint)/"training_state")
     def _save_scaler(self, output_dir): pass
     def _load_scaler(self, checkpoint): pass
 

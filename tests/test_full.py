@@ -280,3 +280,99 @@ def test_waiting_is_measured_and_logged(tmp_path):
         Trainer(model, processor, sft_config(tmp_path/str(workers), 2, 2, 1e-3, log_steps=1, disable_tqdm=True, dataloader_num_workers=workers), Stream(place, cache=tmp_path/"cache", seed=5), record=record).train()
         rows = read_metrics(record.folder); losses.append([r["loss"] for r in rows if "loss" in r]); assert all(0 <= r["waiting"] <= 1 for r in rows if "loss" in r)
     assert losses[0] == losses[1] and len(losses[0]) == 2
+
+# -- several processes
+
+def start(processes): return ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]      # what accelerate starts on GPUs; on a CPU it would ask for MPI
+
+def trained(folder, processes=1, steps=4, batch=4, accumulate=1, lora=0, stop=None, **more):
+    "Stage 1's trainer at smoke size on so many processes; losses and gradient norms by step"
+    import os, subprocess, sys, textwrap
+    from reasonflow.runs import read_metrics
+    code = textwrap.dedent(f"""
+        import numpy as np, torch
+        from reasonflow.backbone import add_lora, new_model, train_tokenizer
+        from reasonflow.base import corpus
+        from reasonflow.records import Sample
+        from reasonflow.runs import Run, seed_everything
+        from reasonflow.sft import train_sft
+        r = np.random.default_rng(0)
+        rows = [Sample("d", "trajectory", "Task: pick up the red cube. Trajectory?", str([[int(x), 222] for x in r.integers(100, 999, 5)]).replace(" ", ""), [r.integers(0, 255, (72, 72, 3), dtype=np.uint8)], "image", str(i), "trajectory") for i in range(64)]
+        model, processor = new_model(train_tokenizer(corpus()), "smoke")
+        if {lora}: model = add_lora(model, {lora})
+        seed_everything(0)
+        class Stopped(Exception): pass
+        from transformers import TrainerCallback
+        from reasonflow import sft
+        if {stop}:
+            class Stop(TrainerCallback):
+                def on_step_end(self, args, state, control, **_): control.should_training_stop = state.global_step >= {stop}
+            init = sft.GroundingTrainer.__init__
+            def patched(self, *a, **k): init(self, *a, **k); self.add_callback(Stop())
+            sft.GroundingTrainer.__init__ = patched
+        t = train_sft(model, processor, rows, Run("sft", {str(folder)!r}), {steps}, {batch}, 1e-3, {accumulate}, save_steps=2, disable_tqdm=True, report_to="none", log_steps=1, **{more!r})
+        if t.is_world_process_zero(): print("of", t.args.world_size, "processes")
+    """)
+    script = Path(f"{folder}.py"); script.write_text(code)
+    r = subprocess.run([sys.executable, *([] if processes == 1 else start(processes)), str(script)], capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false"))
+    assert r.returncode == 0, r.stderr[-3000:]
+    assert f"of {processes} processes" in r.stdout, r.stdout
+    return {m["step"]: (m["loss"], m["grad_norm"]) for m in read_metrics(folder) if "grad_norm" in m}
+
+def close(a, b, rel=2e-3): return set(a) == set(b) and all(abs(x - y) <= rel*abs(x) for k in a for x, y in zip(a[k], b[k]))
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lora", [0, 4])
+def test_two_processes_equal_one(tmp_path, lora):
+    "Batch 4 on one process, 2 on each of two, and 1 × accumulation 2 on each of two: the same losses and gradients"
+    one = trained(tmp_path/"one", 1, batch=4, lora=lora)
+    two = trained(tmp_path/"two", 2, batch=2, lora=lora)
+    assert len(one) == 4 and close(one, two), (one, two)
+    if not lora: assert close(one, trained(tmp_path/"parts", 2, batch=1, accumulate=2, lora=lora))
+
+@pytest.mark.slow
+def test_goes_on_with_another_number_of_processes(tmp_path):
+    whole = trained(tmp_path/"whole", 1, batch=4)
+    trained(tmp_path/"cut", 2, batch=2, stop=2)
+    names = sorted(p.name for p in (tmp_path/"cut"/"checkpoints").iterdir()); assert names == ["checkpoint-2"], names           # whole, nothing left over
+    again = trained(tmp_path/"cut", 1, batch=4); assert close(whole, again), (whole, again)
+    back = tmp_path/"back"; trained(back, 1, batch=4, stop=2); assert close(whole, trained(back, 2, batch=2))
+
+@pytest.mark.slow
+def test_layers_computed_again_give_the_same_gradients():
+    "Gradient checkpointing, which preset full trains with, with the loss of Stage 1 and its guide for the attention"
+    import numpy as np
+    from reasonflow.backbone import Collator, NumberHead, add_lora, answer_loss, load
+    torch.manual_seed(0)
+    model, processor = load("tiny-sft"); model = add_lora(model, 4).train(); head = NumberHead(128)
+    for n, p in model.named_parameters():
+        if "lora_B" in n: torch.nn.init.normal_(p, std=.02)
+    frame = np.random.default_rng(0).integers(0, 255, (144, 144, 3), dtype=np.uint8)
+    batch = Collator(processor)([dict(frames=[frame], human="Task: pick up the red cube. Trajectory?", assistant="[[100,200],[300,400],[500,600],[700,800],[900,100]]", look=[[(0, .3, .4)]])])
+    def grads():
+        model.zero_grad(); loss, parts = answer_loss(model, batch, head); loss.backward()
+        return float(loss), set(parts), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    a, parts, plain = grads()
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=dict(use_reentrant=False)); model.enable_input_require_grads()
+    b, _, again = grads()
+    assert parts == {"ce", "number_l1", "look"} and abs(a - b) < 1e-5 and set(plain) == set(again) and all(torch.allclose(plain[n], again[n], rtol=1e-3, atol=1e-6) for n in plain)
+
+@pytest.mark.slow
+def test_one_command_launches_a_stage(tmp_path):
+    "Two processes over the notebook's cells; one checkpoint, one record"
+    import os, subprocess, sys
+    r = subprocess.run([sys.executable, *start(2), "-m", "reasonflow.launch", "sft", "preset=smoke", f"folder={tmp_path/'run'}", "steps=2", "episodes=4"],
+                       cwd=ROOT, capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"))
+    assert r.returncode == 0, r.stderr[-3000:]
+    from reasonflow.runs import last_checkpoint
+    assert last_checkpoint(tmp_path/"run"/"checkpoints").endswith("checkpoint-2")
+
+def test_configurations_are_read_by_accelerate():
+    from accelerate.commands.config.config_args import load_config_from_file
+    kinds = {f.stem: str(load_config_from_file(str(f)).distributed_type).split(".")[-1] for f in (ROOT/"configs"/"accelerate").glob("*.yaml")}
+    assert kinds == {"ddp": "MULTI_GPU", "fsdp2": "FSDP", "zero2": "DEEPSPEED"}
+
+def test_unsloth_is_guarded():
+    from reasonflow.backbone import load
+    if torch.cuda.is_available(): pytest.skip("there is a GPU")
+    with pytest.raises(RuntimeError, match="unsloth needs a CUDA GPU"): load("Qwen/Qwen3.5-4B", unsloth=True)
