@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['app', 'console', 'NOTEBOOKS', 'DRIVEN', 'SUITES', 'notebooks_folder', 'run_notebook', 'results_table', 'figures_of',
-           'report', 'run', 'evaluate', 'merge', 'demos', 'couple', 'plan', 'push', 'pins', 'check_machine', 'doctor',
-           'main', 'reasoning_table', 'latent_table', 'policy_table', 'readme_table', 'readme_figure', 'readme']
+           'report', 'run', 'evaluate', 'merge', 'demos', 'couple', 'plan', 'push', 'subset', 'pins', 'check_machine',
+           'doctor', 'main', 'reasoning_table', 'latent_table', 'policy_table', 'readme_table', 'readme_figure',
+           'readme']
 
 # %% ../nbs/cli.ipynb #e429bea0
 import csv, html, importlib.util, json, os, platform, shutil, subprocess, sys, time
@@ -218,6 +219,22 @@ def push(checkpoint: str = typer.Argument(..., help="folder or shipped name"), r
     if dry_run: console.print(done["card"], highlight=False, markup=False)
     for name, n in done["files"].items(): console.print(f"{n/1e6:10.2f} MB  {name}", highlight=False)
     console.print(f"{sum(done['files'].values())/1e6:10.2f} MB  " + ("would be sent to " if dry_run else "sent to ") + (done["address"] or repo), highlight=False)
+
+# %% ../nbs/cli.ipynb #97cf3d19
+@app.command()
+def subset(folder: Path = typer.Argument(..., help="where it is to lie; the same folder again goes on"), places: list[str] = typer.Argument(None, help="data sets and where each lies, NAME=FOLDER (or a hub name); none: only look at what is there"),
+           image: int = typer.Option(448, min=16), card: bool = typer.Option(False, "--card", help="as many samples as the card of Stage 1 used, not the compact subset's")):
+    "Write the compact subset of the public data sets in the published schema, then verify it."
+    from reasonflow.records import Quarantine, SOURCES, gather, open_source
+    from reasonflow.stream import TARGETS, materialise, verify_subset
+    given = dict(p.split("=", 1) for p in places or [] if "=" in p)
+    if len(given) != len(places or []) or (wrong := [k for k in given if k not in SOURCES]): _fail(f"write NAME=FOLDER, NAME one of {', '.join(SOURCES)}")
+    try:
+        if given: materialise(folder, {k: gather(open_source(k, where, frames=16), Quarantine()) for k, where in given.items()}, PRESETS["full"].stage["sft"]["samples"] if card else TARGETS, image)
+        for split, counts in verify_subset(folder, image).items():
+            for name, n in counts.items(): console.print(f"{split:6} {name:24} {n:8,}", highlight=False)
+    except (ValueError, OSError, RuntimeError) as e: _fail(e)
+    console.print("[green]whole[/green]: schema, checksums and every picture")
 
 # %% ../nbs/cli.ipynb #de932544
 def pins():

@@ -6,7 +6,7 @@
 __all__ = ['TRAINING', 'cells_of', 'value_of', 'launch', 'main']
 
 # %% ../nbs/launch.ipynb #b82d8595
-import ast, json, os, sys
+import ast, importlib, json, sys
 from pathlib import Path
 
 TRAINING = {"sft": ("01_sft", "train_sft("), "grpo": ("02_grpo", "train_grpo("), "distill": ("02_distill", "train_student("), "expert": ("03_expert", "train_driver("), "qwenpi": ("03_qwenpi", "train_driver(")}     # notebook, and what its training cell calls
@@ -16,7 +16,7 @@ def cells_of(notebook, calls) -> list: # of (tags, source)
     out = []
     for c in json.loads(Path(notebook).read_text())["cells"]:
         text = "".join(c["source"])
-        if c["cell_type"] != "code" or text.startswith(("#| export", "#| hide", "#| default_exp")): continue
+        if c["cell_type"] != "code" or text.startswith(("#| export", "#| default_exp")): continue
         out.append((c["metadata"].get("tags", []), text))
         if calls in text: return out
     raise ValueError(f"{notebook} has no cell that calls {calls}…)")
@@ -33,11 +33,12 @@ def launch(stage, **parameters):
     if stage not in TRAINING: raise ValueError(f"unknown stage {stage!r}: choose from {', '.join(TRAINING)}")
     if not parameters.get("folder"): raise ValueError("give folder=…: all processes write into one, and the notebook goes on there")
     name, calls = TRAINING[stage]
-    there = {"__name__": "launched"}
+    there = vars(importlib.import_module(f"reasonflow.{stage}")) | {"__name__": "launched"}           # what the exported cells define
     for tags, text in cells_of(notebooks_folder()/f"{name}.ipynb", calls):
         exec(compile(text, f"{name}.ipynb", "exec"), there)
         if "parameters" in tags:
-            if unknown := [k for k in parameters if k not in there]: raise ValueError(f"{name} has no parameter {unknown[0]!r}: choose from {', '.join(k for k in there if not k.startswith('_'))}")
+            names = [t.id for line in ast.parse(text).body for t in getattr(line, "targets", ())]
+            if unknown := [k for k in parameters if k not in names]: raise ValueError(f"{name} has no parameter {unknown[0]!r}: choose from {', '.join(names)}")
             there |= parameters
     return there
 

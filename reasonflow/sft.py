@@ -24,6 +24,7 @@ from . import world
 from .backbone import Collator, NumberHead, answer, answer_loss, make_optimizer, quicken
 from .records import CAUSES, ROW_COUNTS, SOURCES, STEPS, Quarantine, Sample, caption_samples, episode_samples, gather, kept, mix, open_source, reasoned_samples, share, side, unique
 from .runs import Run, SafeTrainer, bootstrap, find_checkpoint, last_checkpoint, wilson
+from .stream import Waiting
 from .waypoints import iou, mean_l2, parse_box, parse_trajectory
 
 # %% ../nbs/01_sft.ipynb #1a4317d2
@@ -88,7 +89,7 @@ def as_dataset(samples):
         return {"images": [s.frames for s in chosen], "prompt": [s.human for s in chosen], "completion": [s.assistant for s in chosen], "look": [s.truth.get("look") for s in chosen], "think": [s.truth.get("think", False) for s in chosen]}
     return Dataset.from_dict({"index": list(range(len(samples)))}).with_transform(rows)
 
-class GroundingTrainer(SafeTrainer, SFTTrainer):
+class GroundingTrainer(Waiting, SafeTrainer, SFTTrainer):
     "`SFTTrainer` with `backbone.answer_loss`, metrics as JSON lines, and checkpoints that survive a kill"
     def __init__(self, model, processor, args, samples, head=None, record=None, number_weight=5., **kw):
         self.number_weight, self.record = number_weight, record

@@ -286,7 +286,9 @@ def materialise(to, samples:dict, # name: iterable of `Sample`, such as `records
                 targets=TARGETS, image:int=448, per_shard:int=500, test:float=.14, # share of the test side: 7,102 of 51,272 as published
                 progress=False) -> dict: # {split: rows}
     "Write a subset; what was written before is kept"
-    from datasets import Dataset as Rows
+    from datasets import Dataset as Rows, disable_progress_bars
+    if not progress: disable_progress_bars()
+    if unknown := [k for k in samples if k not in targets]: raise ValueError(f"how many samples of {unknown[0]!r}? targets name {', '.join(targets)}")
     to = Path(to); (to/"data").mkdir(parents=True, exist_ok=True); state = to/"state.json"
     done = json.loads(state.read_text()) if state.exists() else {}
     def picture(f): return (f if isinstance(f, Image.Image) else Image.fromarray(np.asarray(f))).convert("RGB").resize((image, image))

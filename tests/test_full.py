@@ -376,3 +376,32 @@ def test_unsloth_is_guarded():
     from reasonflow.backbone import load
     if torch.cuda.is_available(): pytest.skip("there is a GPU")
     with pytest.raises(RuntimeError, match="unsloth needs a CUDA GPU"): load("Qwen/Qwen3.5-4B", unsloth=True)
+
+# -- the rest of the way
+
+@pytest.mark.slow
+def test_a_student_of_adapters_is_trained_merged_and_loads(tmp_path):
+    "The way of preset full's distillation, on tiny-teacher"
+    from reasonflow.backbone import add_lora, load
+    from reasonflow.distill import load_student, save_student, train_student
+    from reasonflow.grpo import read_buffer, write_buffer
+    from reasonflow.runs import Run
+    from reasonflow.sft import make_samples
+    model, processor = load("tiny-teacher"); start = {k: v.clone() for k, v in model.state_dict().items()}
+    write_buffer(tmp_path/"buffer", model, processor, make_samples([("reason", 200_000 + i, dict(size=144, combos="seen", style="short")) for i in range(3)], progress=False), 2, seed=0)
+    rows, states, _ = read_buffer(tmp_path/"buffer", processor.tokenizer)
+    both = train_student(add_lora(model, 4, 8, vision=False), processor, rows, states, Run("distill", tmp_path/"run"), 2, 1, 1e-3, gradient_accumulation_steps=2, disable_tqdm=True)
+    both.student.model = both.student.model.merge_and_unload()
+    save_student(tmp_path/"student", both, processor)
+    again, _ = load_student(str(tmp_path/"student")); now = again.student.model.state_dict()
+    moved = [k for k in start if not torch.equal(start[k].bfloat16(), now[k].bfloat16())]
+    assert moved and all("language_model.layers" in k and "proj" in k for k in moved) and torch.equal(again.student.slots, both.student.slots.detach().cpu())
+
+def test_subset_command(tmp_path):
+    from typer.testing import CliRunner
+    from reasonflow.cli import app
+    place, _ = rows_of(tmp_path/"a", n=8)
+    ask = lambda *args: CliRunner().invoke(app, ["subset", *args], env={"COLUMNS": "200"})
+    assert "how many samples of" in ask(str(tmp_path/"b"), f"published_subset={place}", "--image", "48").output
+    assert ask(str(place), "--image", "48").exit_code == 0 and "whole" in ask(str(place), "--image", "48").output
+    assert "write NAME=FOLDER" in ask(str(place), "dance=x").output
