@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['app', 'console', 'NOTEBOOKS', 'DRIVEN', 'SUITES', 'notebooks_folder', 'run_notebook', 'results_table', 'figures_of',
-           'report', 'run', 'evaluate', 'merge', 'demos', 'couple', 'refine', 'pins', 'check_machine', 'doctor', 'main',
-           'reasoning_table', 'latent_table', 'policy_table', 'readme_table', 'readme_figure', 'readme']
+           'report', 'run', 'evaluate', 'merge', 'demos', 'couple', 'refine', 'plan', 'push', 'subset', 'pins',
+           'check_machine', 'doctor', 'main', 'reasoning_table', 'latent_table', 'policy_table', 'readme_table',
+           'readme_figure', 'readme']
 
 # %% ../nbs/cli.ipynb #e429bea0
 import csv, html, importlib.util, json, os, platform, shutil, subprocess, sys, time
@@ -193,6 +194,59 @@ def refine(folder: Path = typer.Argument(..., help="where arms, rationales and r
     "ReFineVLA's grid: how much should reasons weigh, how many layers rest, and must the reasons be true?"
     from reasonflow.refine import refine_arms
     _grid(folder, data, refine_arms, table, workers=workers, steps=steps, episodes=episodes, families=[f.strip() for f in families.split(",")])
+
+# %% ../nbs/cli.ipynb #97cf3d15
+@app.command()
+def plan(preset: str = typer.Option("full", help="small or full; smoke and tiny too"), stage: str = typer.Option("sft", help="sft, grpo, distill, expert or qwenpi"), gpu: str = typer.Option(None, help="T4, A4000, L4, A100-40, A100-80 or H100; this machine's without"),
+         gpus: int = typer.Option(None, min=1, help="how many share QwenPI's optimizer"), json_file: Path = typer.Option(None, "--json", help="where to write the plan")):
+    "What a stage will take, before anything is downloaded; an error where it cannot fit."
+    from reasonflow.plan import CARDS, plan as make_plan
+    if preset not in PRESETS: _fail(f"unknown preset {preset!r}: choose from {', '.join(PRESETS)}")
+    if gpu and gpu not in CARDS: _fail(f"unknown GPU {gpu!r}: choose from {', '.join(CARDS)}")
+    try: p = make_plan(preset, stage, gpus)
+    except ValueError as e: _fail(e)
+    size = lambda n: "not known" if n is None else f"{n/1e9:.1f} GB"
+    table = Table(f"{stage}, preset {preset}", "", ""); row = lambda *r: table.add_row(*(str(x) for x in r))
+    row("parameters", f"{p.parameters:,}", f"{p.learnt:,} learn"); row("steps", f"{p.steps:,}", f"{p.samples:,} samples")
+    for what, n in p.memory.table.items(): row(f"memory: {what}", f"{n/2**30:.2f} GiB", "")
+    for what, n in p.drawn.items(): row(f"memory while answers are drawn: {what}", f"{n/2**30:.2f} GiB", "")
+    row("memory, most at once", f"{p.peak/2**30:.1f} GiB", "on each GPU" if p.gpus > 1 else "")
+    for what, n, words in p.downloads: row(f"download: {what}", size(n), words)
+    for what, n in p.disk.items(): row(f"disk: {what}", size(n), "")
+    for name, h in p.hours.items(): row(f"on {name}" + (f" ({p.gpus})" if p.gpus > 1 else ""), f"{h:.0f} h" if h < 48 else f"{h/24:.0f} days", p.refusal(CARDS[name]) and "does not fit" or "fits")
+    console.print(table); console.print(f"assumed: {'; '.join(p.assumed)}", highlight=False)
+    if json_file: json_file.parent.mkdir(parents=True, exist_ok=True); json_file.write_text(json.dumps(dict(stage=stage, preset=preset, parameters=p.parameters, learnt=p.learnt, peak=p.peak, memory=p.memory.table, drawn=p.drawn, downloads=p.downloads, disk=p.disk, steps=p.steps, samples=p.samples, hours=p.hours, assumed=p.assumed), indent=1))
+    if why := p.refusal(CARDS[gpu] if gpu else None): _fail(why)
+    console.print("[green]fits[/green]" + (f" on {gpu}" if gpu else " here"))
+
+# %% ../nbs/cli.ipynb #97cf3d17
+@app.command()
+def push(checkpoint: str = typer.Argument(..., help="folder or shipped name"), repo: str = typer.Argument(..., help="owner/name on the hub"), private: bool = typer.Option(False, "--private", help="for yourself alone"),
+         dry_run: bool = typer.Option(False, "--dry-run", help="make the package and show its card; send nothing"), licence: str = "apache-2.0",
+         run_folder: Path = typer.Option(None, "--run", help="the record of its run; looked for beside it without"), student: str = typer.Option(None, help="where the student of a policy was published, owner/name"), vlm: str = typer.Option(None, help="likewise of the language model that it began with")):
+    "Publish a checkpoint with its card, statistics, record and checksums; `reasonflow.hub.load_by_name` brings it back."
+    from reasonflow.hub import push as send
+    try: done = send(checkpoint, repo, private, dry_run, run=run_folder, licence=licence, others={k: v for k, v in (("student", student), ("vlm", vlm)) if v})
+    except (ValueError, OSError) as e: _fail(e)
+    if dry_run: console.print(done["card"], highlight=False, markup=False)
+    for name, n in done["files"].items(): console.print(f"{n/1e6:10.2f} MB  {name}", highlight=False)
+    console.print(f"{sum(done['files'].values())/1e6:10.2f} MB  " + ("would be sent to " if dry_run else "sent to ") + (done["address"] or repo), highlight=False)
+
+# %% ../nbs/cli.ipynb #97cf3d19
+@app.command()
+def subset(folder: Path = typer.Argument(..., help="where it is to lie; the same folder again goes on"), places: list[str] = typer.Argument(None, help="data sets and where each lies, NAME=FOLDER (or a hub name); none: only look at what is there"),
+           image: int = typer.Option(448, min=16), card: bool = typer.Option(False, "--card", help="as many samples as the card of Stage 1 used, not the compact subset's")):
+    "Write the compact subset of the public data sets in the published schema, then verify it."
+    from reasonflow.records import Quarantine, SOURCES, gather, open_source
+    from reasonflow.stream import TARGETS, materialise, verify_subset
+    given = dict(p.split("=", 1) for p in places or [] if "=" in p)
+    if len(given) != len(places or []) or (wrong := [k for k in given if k not in SOURCES]): _fail(f"write NAME=FOLDER, NAME one of {', '.join(SOURCES)}")
+    try:
+        if given: materialise(folder, {k: gather(open_source(k, where, frames=16), Quarantine()) for k, where in given.items()}, PRESETS["full"].stage["sft"]["samples"] if card else TARGETS, image)
+        for split, counts in verify_subset(folder, image).items():
+            for name, n in counts.items(): console.print(f"{split:6} {name:24} {n:8,}", highlight=False)
+    except (ValueError, OSError, RuntimeError) as e: _fail(e)
+    console.print("[green]whole[/green]: schema, checksums and every picture")
 
 # %% ../nbs/cli.ipynb #de932544
 def pins():

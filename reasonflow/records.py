@@ -364,10 +364,11 @@ def _image(value):
     im.load()                                  # a truncated file shows here, not in the middle of a batch
     return im.convert("RGB")
 
-def read_parquet(where, # file, folder, or hub name `owner/name[:config]`
+def read_parquet(where, # file, folder, hub name `owner/name[:config]`, or rows that were read before
                  columns # that must be there
                 ): # yields (row name, dict)
     "Rows of parquet files, one batch in memory at a time"
+    if isinstance(where, list): yield from ((name, row) for name, row in where if _need(row, columns, name) is None); return
     path = Path(where)
     if not path.exists():
         if "/" not in str(where) or str(where).startswith(("/", ".")): raise FileNotFoundError(f"{where}: no such file or folder; give one, or a hub name owner/name")

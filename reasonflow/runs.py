@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'PACKAGES', 'STYLE', 'Preset', 'preset', 'seed_everything', 'wilson', 'bootstrap', 'show', 'asset_folders',
-           'find_asset', 'find_checkpoint', 'weights_hash', 'versions', 'hardware', 'commit', 'peak_memory',
-           'fingerprint', 'Run', 'read_metrics', 'style', 'smooth', 'report', 'restore', 'atomic_folder', 'flatten',
-           'save_state', 'load_state', 'same_request', 'NonFiniteLoss', 'SafeTrainer', 'last_checkpoint', 'pack',
-           'unpack']
+           'find_asset', 'hub_folder', 'find_checkpoint', 'weights_hash', 'versions', 'hardware', 'commit',
+           'peak_memory', 'fingerprint', 'Run', 'read_metrics', 'style', 'smooth', 'report', 'restore', 'atomic_folder',
+           'flatten', 'save_state', 'load_state', 'same_request', 'NonFiniteLoss', 'SafeTrainer', 'last_checkpoint',
+           'pack', 'unpack']
 
 # %% ../nbs/foundations/runs.ipynb #10bb8d8a
 import hashlib, json, math, os, platform, random, shutil, subprocess, sys, time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -50,13 +50,17 @@ PRESETS = {p.name: p for p in [
             "libero": dict(vlm="tiny-student", suite="libero_goal", tasks="put_the_bowl_on_the_stove,put_the_bowl_on_the_plate", episodes=6, every=4, steps=40, batch=16, draws=4, lr=1.2e-3, vary=.1, eval=4, workers=2),
             "rl": dict(start="tiny-policy", families="pick up,put on,put into", rounds=3, scenes=6, group=4, every=3, episodes=30),
             "refine": dict(families=("pick up",), episodes=40, every=4, steps=60, batch=16, eval=8, held=8, workers=2)}),
-    Preset("small", "Qwen/Qwen3.5-0.8B", 448, "card", 8, {"sft": dict(episodes=4000, steps=4000, batch=8, accumulate=1, lr=2e-5, eval=200, lora=16),
-            "grpo": dict(start="Qwen/Qwen3.5-0.8B", episodes=1000, warm_steps=200, warm_batch=8, warm_lr=2e-5, steps=200, eval=100, lora=16, train=dict(prompts=1, group=4, lr=1e-5, gradient_accumulation_steps=4, iterations=1, max_length=512)),
+    Preset("small", "Qwen/Qwen3.5-0.8B", 448, "card", 8, {"sft": dict(episodes=4000, steps=4000, batch=1, accumulate=8, lr=2e-5, eval=200, lora=16, more=dict(gradient_checkpointing=True)),
+            "grpo": dict(start="Qwen/Qwen3.5-0.8B", episodes=1000, warm_steps=200, warm_batch=8, warm_lr=2e-5, steps=200, eval=100, lora=16, train=dict(prompts=1, group=4, lr=1e-5, gradient_accumulation_steps=4, iterations=1, max_length=512, gradient_checkpointing=True)),
             "distill": dict(start="Qwen/Qwen3.5-0.8B", teacher="Qwen/Qwen3.5-0.8B", episodes=500, group=4, steps=1500, batch=4, lr=1e-4, eval=100, bottleneck=True)}),
-    Preset("full", "Qwen/Qwen3.5-4B", 448, "card", 8, {"sft": dict(steps=75_000, batch=1, accumulate=8, lr=1e-5, eval=500, lora=16),
-            "grpo": dict(start="Qwen/Qwen3.5-4B", episodes=0, warm_steps=0, warm_batch=1, warm_lr=1e-5, steps=100, eval=500, lora=16,      # the author's run with TRL
-                         train=dict(prompts=1, group=4, lr=5e-6, gradient_accumulation_steps=4, iterations=1, max_length=2048, beta=0., level="sequence", optim="adamw_8bit", weight_decay=.1, warmup_steps=10, max_grad_norm=.1)),
-            "distill": dict(start="Qwen/Qwen3.5-4B", teacher="Qwen/Qwen3.5-4B", episodes=0, group=4, steps=4500, batch=4, lr=1e-4, eval=500, bottleneck=False)})]}
+    # The card: about 560 K samples of eight data sets (its table adds up to 620 K), one epoch in batches of 1 × 8. It says 750 K steps; 600 K samples in eights are 75,000 optimiser steps, the number here (750 K would be ten epochs).
+    Preset("full", "Qwen/Qwen3.5-4B", 448, "card", 8, {"sft": dict(steps=75_000, batch=1, accumulate=8, lr=1e-5, eval=500, lora=16, more=dict(gradient_checkpointing=True),
+                         samples=dict(molmoact=200_000, robovqa=100_000, robofac=64_000, sharerobot_affordance=6_522, sharerobot_planning=100_000, pixmo_cap=50_000, pixmo_capqa=50_000, pixmo_ama=50_000)),
+            "grpo": dict(start="shreethar/stage1_unsloth", episodes=0, warm_steps=0, warm_batch=1, warm_lr=1e-5, steps=100, eval=500, lora=16,      # the author's run with TRL
+                         train=dict(prompts=1, group=4, lr=5e-6, gradient_accumulation_steps=4, iterations=1, max_length=2048, beta=0., level="sequence", optim="adamw_8bit", weight_decay=.1, warmup_steps=10, max_grad_norm=.1, gradient_checkpointing=True)),
+            "distill": dict(start="shreethar/stage1_unsloth", teacher="shreethar/stage2_teacher", episodes=0, group=4, steps=4500, batch=1, lr=1e-4, eval=500, bottleneck=False, lora=64, more=dict(gradient_accumulation_steps=128, warmup_steps=200)),     # the author's 4 × 32, one at a time: thoughts need a cache, and a cache forbids gradient checkpointing
+            "expert": dict(student="shreethar/LatentStudent-ckpt-400", families=("all",), without=(), episodes=500, every=1, steps=100_000, batch=64, draws=8, lr=1e-4, eval=500, config=dict(vlm=2560, width=1024, layers=12, heads=16)),     # sizes of the head are ours: no published one exists
+            "qwenpi": dict(vlm="Qwen/Qwen3-VL-4B-Instruct", student="", families="all", episodes=500, every=1, steps=100_000, warm=5_000, batch=24, gpus=8, draws=8, lr=1e-4, image=224, views=1, eval=500)})]}       # QwenPI_v3's training table; see `qwenpi.published_optimizer`
 
 def preset(name:str|None=None) -> Preset:
     "By name; without one, what REASONFLOW_PRESET says, `smoke` inside the notebook tests, else `tiny`"
@@ -108,8 +112,12 @@ def find_asset(name:str) -> Path:
         if (folder/name).exists(): return folder/name
     raise FileNotFoundError(f"no shipped file {name!r} in {[str(f) for f in asset_folders()] or 'any assets folder'}: reinstall, or run from a checkout")
 
+def hub_folder(name:str) -> Path:
+    "Where `hub.fetch` puts what a name on the hub means: below $REASONFLOW_HOME, or ~/.cache/reasonflow"
+    return Path(os.environ.get("REASONFLOW_HOME", Path.home()/".cache"/"reasonflow"))/"hub"/name.replace("/", "--")
+
 def find_checkpoint(name:str) -> str:
-    "A checkpoint folder: a path, a shipped checkpoint's name, or else the name itself, for the hub"
+    "A checkpoint folder: a path, a shipped checkpoint's name, one that was fetched, or else the name itself, for the hub"
     if restore(name).is_dir():
         if not (Path(name)/"config.json").exists(): raise FileNotFoundError(f"{name} is no checkpoint: it has no config.json")
         return str(name)
@@ -118,7 +126,7 @@ def find_checkpoint(name:str) -> str:
     if "/" not in name or name.startswith((".", "/", "~")):
         shipped = sorted(p.parent.name for f in asset_folders() for p in f.glob("checkpoints/*/config.json"))
         raise FileNotFoundError(f"no checkpoint {name!r}: give a folder, a hub name (owner/name), or one of the shipped {', '.join(shipped) or '(none found)'}")
-    return name
+    return str(hub_folder(name)) if (hub_folder(name)/"config.json").exists() else name
 
 def weights_hash(checkpoint):
     "Which weights these are: the start of the SHA-256 of what answers in a folder or shipped checkpoint (model, student's slots and head, expert), wherever it is stored; None for one on the hub"
@@ -351,17 +359,25 @@ class SafeTrainer:
         parts = self.__dict__.pop("_parts", [])
         logs = logs | {k: float(np.mean([p[k] for p in parts if k in p])) for k in sorted({k for p in parts for k in p})}
         super().log(logs, *args, **kw)            # TRL adds its own to `logs`
-        if self.record is not None and {"loss", "reward"} & set(logs): self.record.log(self.state.global_step, **{k: v for k, v in logs.items() if isinstance(v, (int, float))})
+        if self.record is not None and self.is_world_process_zero() and {"loss", "reward"} & set(logs): self.record.log(self.state.global_step, **{k: v for k, v in logs.items() if isinstance(v, (int, float))})
 
     def _save_checkpoint(self, model, trial):
         final = Path(self.args.output_dir)/f"checkpoint-{self.state.global_step}"
-        with atomic_folder(final) as tmp:
-            out, self.args.output_dir, total, self.args.save_total_limit = self.args.output_dir, str(tmp), self.args.save_total_limit, None
+        first, together = self.is_world_process_zero(), self.accelerator.wait_for_everyone                # of several processes one makes the folder; all write into it, for each may hold a share
+        with atomic_folder(final) if first else nullcontext(final.parent/f".{final.name}.shared") as tmp:
+            work = final.parent/f".{final.name}.shared" if self.args.world_size > 1 else tmp
+            if first and work != tmp: shutil.rmtree(work, ignore_errors=True); work.mkdir()
+            together()
+            out, self.args.output_dir, total, self.args.save_total_limit = self.args.output_dir, str(work), self.args.save_total_limit, None
             try: super()._save_checkpoint(model, trial)
             finally: self.args.output_dir, self.args.save_total_limit = out, total
-            inner = tmp/final.name
-            for f in list(inner.iterdir()): f.rename(tmp/f.name)
-            inner.rmdir()
+            together()
+            if first:
+                for f in list((work/final.name).iterdir()): f.rename(tmp/f.name)
+                (work/final.name).rmdir()
+                if work != tmp: shutil.rmtree(work)
+        together()
+        if not first: return
         keep = sorted(Path(out).glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))
         for old in keep[:-total] if total else []: shutil.rmtree(old, ignore_errors=True)
 
@@ -369,12 +385,15 @@ class SafeTrainer:
         super()._save(output_dir, state_dict)
         (Path(output_dir or self.args.output_dir)/"training_args.bin").unlink(missing_ok=True)     # a pickle; the manifest holds the same
 
-    def _save_optimizer_and_scheduler(self, output_dir): save_state(Path(output_dir)/"training_state", self.optimizer, self.lr_scheduler, step=self.state.global_step)
+    def _save_optimizer_and_scheduler(self, output_dir):
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled: return super()._save_optimizer_and_scheduler(output_dir)       # shares of several processes: the engine's own files
+        if self.args.should_save: save_state(Path(output_dir)/"training_state", self.optimizer, self.lr_scheduler, step=self.state.global_step)
     def _load_optimizer_and_scheduler(self, checkpoint):
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled: return super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint: load_state(Path(checkpoint)/"training_state", self.optimizer, self.lr_scheduler)
     def _save_rng_state(self, output_dir): pass                                                    # saved with the optimizer
     def _load_rng_state(self, checkpoint):
-        if checkpoint: load_state(Path(checkpoint)/"training_state")
+        if checkpoint and (Path(checkpoint)/"training_state").is_dir(): load_state(Path(checkpoint)/"training_state")
     def _save_scaler(self, output_dir): pass
     def _load_scaler(self, checkpoint): pass
 

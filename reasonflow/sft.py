@@ -19,10 +19,12 @@ from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 from trl import SFTConfig, SFTTrainer
+from trl.models.utils import _ForwardRedirection
 from . import world
 from .backbone import Collator, NumberHead, answer, answer_loss, make_optimizer, quicken
 from .records import CAUSES, ROW_COUNTS, SOURCES, STEPS, Quarantine, Sample, caption_samples, episode_samples, gather, kept, mix, open_source, reasoned_samples, share, side, unique
 from .runs import Run, SafeTrainer, bootstrap, find_checkpoint, last_checkpoint, wilson
+from .stream import Waiting
 from .waypoints import iou, mean_l2, parse_box, parse_trajectory
 
 # %% ../nbs/01_sft.ipynb #1a4317d2
@@ -87,7 +89,7 @@ def as_dataset(samples):
         return {"images": [s.frames for s in chosen], "prompt": [s.human for s in chosen], "completion": [s.assistant for s in chosen], "look": [s.truth.get("look") for s in chosen], "think": [s.truth.get("think", False) for s in chosen]}
     return Dataset.from_dict({"index": list(range(len(samples)))}).with_transform(rows)
 
-class GroundingTrainer(SafeTrainer, SFTTrainer):
+class GroundingTrainer(Waiting, SafeTrainer, SFTTrainer):
     "`SFTTrainer` with `backbone.answer_loss`, metrics as JSON lines, and checkpoints that survive a kill"
     def __init__(self, model, processor, args, samples, head=None, record=None, number_weight=5., **kw):
         self.number_weight, self.record = number_weight, record
@@ -95,11 +97,13 @@ class GroundingTrainer(SafeTrainer, SFTTrainer):
         collate = Collator(processor)
         quicken(model)
         def to_batch(rows): return collate([{"frames": r["images"], "human": r["prompt"], "assistant": r["completion"], "look": r.get("look"), "think": r.get("think")} for r in rows])
+        self.through = _ForwardRedirection()
         super().__init__(model=model, args=args, train_dataset=as_dataset(samples), data_collator=to_batch, processing_class=processor, **kw)
         self.model_accepts_loss_kwargs = False      # our loss is a mean over its batch, so accumulation must divide it
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        loss, parts = answer_loss(model, inputs, model.number_head, self.number_weight)
+        net, ask = self.accelerator.unwrap_model(model), lambda net, inputs: answer_loss(net, inputs, net.number_head, self.number_weight)
+        loss, parts = ask(net, inputs) if net is model else self.through(model, net, ask, net, inputs)      # several processes: through the wrapper, which averages gradients
         self.keep(parts)
         return (loss, {"loss": loss}) if return_outputs else loss
 
@@ -128,7 +132,7 @@ def number_head(name):
 # %% ../nbs/01_sft.ipynb #afbbfc5c
 def sft_config(folder, steps, batch, lr, accumulate=1, save_steps=None, seed=0, log_steps=5, **more):
     "TRL's settings for Stage 1, with this project's defaults"
-    defaults = dict(report_to="none", gradient_checkpointing=False, bf16=torch.cuda.is_available(), dataloader_drop_last=True)
+    defaults = dict(report_to="none", gradient_checkpointing=False, bf16=torch.cuda.is_available(), dataloader_drop_last=True, ddp_find_unused_parameters=True)      # a batch without coordinates leaves the number head alone
     return SFTConfig(output_dir=str(folder), max_steps=steps, per_device_train_batch_size=batch, gradient_accumulation_steps=accumulate, learning_rate=lr,
                      lr_scheduler_type="cosine", warmup_steps=min(100, max(1, steps//20)), weight_decay=.05, adam_beta2=.95, max_grad_norm=1., seed=seed, data_seed=seed,
                      logging_steps=log_steps, logging_nan_inf_filter=False, save_strategy="steps" if save_steps else "no", save_steps=save_steps or steps, save_total_limit=2,

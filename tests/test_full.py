@@ -1,0 +1,407 @@
+"The same code at full size: planned on the device without memory, and its paths taken at tiny size"
+import json
+from pathlib import Path
+import pytest, torch
+ROOT = Path(__file__).resolve().parent.parent
+
+# -- plans
+
+def test_published_counts():
+    from reasonflow.plan import count, empty_model
+    for name, n in (("Qwen/Qwen3.5-4B", 4_539_265_536), ("Qwen/Qwen3.5-0.8B", 852_985_920)):
+        model = empty_model(name)
+        assert count(model) == n and {p.device.type for p in model.parameters()} == {"meta"}
+
+@pytest.mark.slow
+@pytest.mark.parametrize("again", [False, True])
+def test_plan_of_small_shapes_is_within_15_percent(again):
+    "Layers as wide as Qwen3.5-0.8B's and its whole vocabulary, four layers deep, with adapters"
+    import copy
+    from reasonflow.plan import QWEN3_5_08B, Step, compared
+    config = copy.deepcopy(QWEN3_5_08B); config["text_config"]["num_hidden_layers"] = 4; config["vision_config"]["depth"] = 2
+    r = compared(config, Step(gpu=False, words=64, answer=32, lora=16, checkpointing=again))
+    print(f"estimated {r['estimated']/2**20:.0f} MiB, measured {r['measured']/2**20:.0f}: ratio {r['ratio']:.3f}, beside the weights {r['beside']:.3f}")
+    assert abs(r["ratio"] - 1) < .15 and abs(r["beside"] - 1) < .15
+
+def test_plan_command():
+    from typer.testing import CliRunner
+    from reasonflow.cli import app
+    ask = lambda *args: CliRunner().invoke(app, ["plan", *args], env={"COLUMNS": "200"})
+    ok = ask("--preset", "full", "--stage", "sft", "--gpu", "A4000")
+    assert ok.exit_code == 0 and "4,539,265,536" in ok.output and "75,000" in ok.output and "fits on A4000" in ok.output
+    no = ask("--preset", "full", "--stage", "grpo", "--gpu", "L4")
+    assert no.exit_code == 2 and "Most goes to" in no.output and "It fits on" in no.output
+    assert "choose from sft" in ask("--preset", "full", "--stage", "dance").output and "choose from T4" in ask("--gpu", "X").output
+
+def test_the_card():
+    from reasonflow.runs import preset
+    P = preset("full"); S = P.stage["sft"]
+    assert (P.model, P.image, P.frames, S["lr"], S["batch"], S["accumulate"], S["lora"], S["steps"]) == ("Qwen/Qwen3.5-4B", 448, 8, 1e-5, 1, 8, 16, 75_000) and len(S["samples"]) == 8
+    t = P.stage["grpo"]["train"]
+    assert (t["lr"], t["group"], t["max_length"], t["optim"], t["level"], P.stage["grpo"]["steps"]) == (5e-6, 4, 2048, "adamw_8bit", "sequence", 100)
+    q = P.stage["qwenpi"]; assert (q["batch"], q["gpus"], q["draws"], q["steps"], q["warm"], q["lr"]) == (24, 8, 8, 100_000, 5_000, 1e-4)
+    assert preset("small").model == "Qwen/Qwen3.5-0.8B"
+
+# -- publishing
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    "A hub that is a folder: owner/name are folders in it"
+    import shutil, huggingface_hub
+    place = tmp_path/"hub"
+    def download(repo_id, local_dir, ignore_patterns=(), **kw):
+        if not (place/repo_id).is_dir(): raise huggingface_hub.errors.LocalEntryNotFoundError(f"no {repo_id}")
+        shutil.copytree(place/repo_id, local_dir, ignore=shutil.ignore_patterns(*ignore_patterns)); return local_dir
+    def upload(self, repo_id, folder_path, **kw): shutil.copytree(folder_path, place/repo_id, dirs_exist_ok=True); return f"local://{repo_id}"
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub.HfApi, "upload_folder", upload)
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", lambda self, **kw: None)
+    monkeypatch.setenv("REASONFLOW_HOME", str(tmp_path/"home"))
+    return place
+
+def like_stage1(place):
+    "A tiny Qwen3.5 as Unsloth and transformers write one: several files, an output layer of its own, norms in float32, a processor that wants torchvision, and pickles"
+    from safetensors.torch import load_file, save_file
+    from reasonflow.backbone import load
+    model, processor = load("tiny-sft")
+    model.to(torch.bfloat16).save_pretrained(place, max_shard_size="1MB"); processor.tokenizer.save_pretrained(place)
+    index = json.loads((place/"model.safetensors.index.json").read_text()); last = sorted(set(index["weight_map"].values()))[-1]
+    some = load_file(place/last); some["lm_head.weight"] = model.lm_head.weight.detach().clone(); index["weight_map"]["lm_head.weight"] = last
+    for k in [k for k in some if "norm" in k]: some[k] = some[k].float()
+    save_file(some, place/last, metadata={"format": "pt"}); (place/"model.safetensors.index.json").write_text(json.dumps(index))
+    (place/"preprocessor_config.json").write_text(json.dumps(dict(image_processor_type="Qwen2VLImageProcessorFast", processor_class="Qwen3VLProcessor", patch_size=12)))
+    (place/"video_preprocessor_config.json").write_text(json.dumps(dict(video_processor_type="Qwen3VLVideoProcessor", processor_class="Qwen3VLProcessor")))
+    (place/"README.md").write_text("# stage1\n"); (place/"training_args.bin").write_bytes(b"a pickle")
+    return model
+
+def like_adapters(place, base, rank=4, seed=3):
+    "Adapters over `base` as PEFT writes them, that do something"
+    from peft import LoraConfig, get_peft_model
+    from reasonflow.backbone import LORA_TARGETS, load
+    torch.manual_seed(seed)
+    model = get_peft_model(load("tiny-sft")[0], LoraConfig(r=rank, target_modules=rf"model\.language_model\..*\.({'|'.join(LORA_TARGETS)})"))
+    for n, p in model.named_parameters():
+        if "lora_B" in n: torch.nn.init.normal_(p, std=.02)
+    model.peft_config["default"].base_model_name_or_path = base
+    model.save_pretrained(place)
+    return model.merge_and_unload()
+
+def said(model, processor):
+    from reasonflow.backbone import Collator
+    import numpy as np
+    frame = np.random.default_rng(0).integers(0, 255, (144, 144, 3), dtype=np.uint8)
+    batch = Collator(processor)([dict(frames=[frame], human="Task: pick up the red cube. Trajectory?", assistant="[[1,2],[3,4],[5,6],[7,8],[9,10]]")])
+    with torch.no_grad(): return model.model(**{k: batch[k] for k in ("input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw")}, use_cache=False).last_hidden_state.float()
+
+@pytest.mark.slow
+def test_the_authors_checkpoints_load_by_name(hub):
+    "Stage 1, a teacher of adapters, a student with loose tensors, in the layouts of the tools that wrote them; tiny, for no real file can be had here"
+    from reasonflow.distill import LatentStudent
+    from reasonflow.hub import fetch, load_by_name
+    stage1 = like_stage1(hub/"shreethar"/"stage1_unsloth").float()
+    model, processor = load_by_name("shreethar/stage1_unsloth", image=144)
+    own = stage1.state_dict(); assert all(torch.equal(v.float(), own[k]) for k, v in model.state_dict().items()) and processor.image_processor.size["shortest_edge"] == 144**2
+    folder = fetch("shreethar/stage1_unsloth"); assert not [p.name for p in folder.rglob("*") if p.suffix in (".bin", ".pt") or "preprocessor" in p.name]
+    from reasonflow.runs import find_checkpoint
+    assert find_checkpoint("shreethar/stage1_unsloth") == str(folder)                  # every stage finds it by name now
+
+    (hub/"shreethar"/"stage2_teacher").mkdir(); taught = like_adapters(hub/"shreethar"/"stage2_teacher", "shreethar/stage1_unsloth")
+    teacher, processor = load_by_name("shreethar/stage2_teacher", image=144)
+    a, b, c = (said(m.float(), processor) for m in (teacher, taught, model))
+    assert (a - b).abs().max() < .1*(b - c).abs().max()                                 # put in, up to bfloat16
+
+    place = hub/"shreethar"/"LatentStudent-ckpt-400"; place.mkdir(); like_adapters(place, "shreethar/stage1_unsloth", seed=5)
+    one = LatentStudent(stage1, 0)
+    for p in (one.slots, *one.head.parameters()): torch.nn.init.normal_(p)
+    torch.save(dict(spatial_tokens=one.slots.data, spatial_mlp={f"net.{k}": v for k, v in one.head.state_dict().items()}, step=400), place/"student_state.pt")
+    both, _ = load_by_name("shreethar/LatentStudent-ckpt-400", image=144)
+    assert torch.equal(both.student.slots, one.slots) and all(torch.equal(x, y) for x, y in zip(both.student.head.state_dict().values(), one.head.state_dict().values()))
+    assert "random weights" in (fetch("shreethar/LatentStudent-ckpt-400")/"MODEL_CARD.md").read_text()
+    torch.save(dict(a=one.slots.data, b=one.slots.data), place/"student_state.pt")
+    with pytest.raises(ValueError, match="2 tensors have it"): fetch("shreethar/LatentStudent-ckpt-400", again=True)
+    assert (fetch("shreethar/LatentStudent-ckpt-400")/"student.json").exists()           # the old one stays
+
+@pytest.mark.slow
+def test_a_run_is_published_and_comes_back(hub, tmp_path):
+    "A checkpoint of a run: its card is made from the run's record; a truncated download is refused"
+    from typer.testing import CliRunner
+    from reasonflow.backbone import load, save
+    from reasonflow.cli import app
+    from reasonflow.hub import fetch, load_by_name, verify
+    from reasonflow.runs import Run, wilson
+    run = Run("sft", tmp_path/"run", preset="tiny", steps=3, places={"molmoact": "/somewhere/private"}, episodes=8)
+    run.result("valid format", **wilson(9, 10)); run.result("a number without n", 3.); run.finish()
+    model, processor = load("tiny-sft"); save(run.folder/"model", model, processor)
+    ask = lambda *args: CliRunner().invoke(app, ["push", *args], env={"COLUMNS": "200"})
+    dry = ask(str(run.folder/"model"), "me/mine", "--dry-run")
+    assert dry.exit_code == 0 and "| valid format | 0.9 | 0.596 – 0.982 | 10 |" in dry.output and "a number without n" not in dry.output and "would be sent to me/mine" in dry.output and not hub.exists()
+    assert ask(str(run.folder/"model"), "me/mine", "--private").exit_code == 0
+    sent = hub/"me"/"mine"; text = "".join(p.read_text() for p in sent.rglob("*") if p.suffix in (".md", ".json", ".jsonl"))
+    assert "/somewhere" not in text and str(tmp_path) not in text and {"README.md", "LICENSE", "SHA256SUMS", "config.json", "model.safetensors", "tokenizer.json"} <= {p.name for p in sent.iterdir()} and (sent/"run"/"results.json").exists()
+    again, _ = load_by_name("me/mine")
+    assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), model.state_dict().values())) and verify(fetch("me/mine"))
+    whole = (sent/"model.safetensors").read_bytes(); (sent/"model.safetensors").write_bytes(whole[:-1000])
+    with pytest.raises(ValueError, match="not what was published"): fetch("me/mine", again=True)
+    assert verify(fetch("me/mine"))
+    assert "write owner/name" in ask("tiny-sft", "mine").output
+
+# -- data at size
+
+def rows_of(place, n=24, per_shard=4):
+    "A small subset in the hub's layout: rows that can be told apart"
+    import numpy as np
+    from reasonflow.records import Sample
+    from reasonflow.stream import materialise, verify_subset
+    r = np.random.default_rng(0)
+    rows = [Sample("molmoact", "trajectory", f"Task: number {i}. Trajectory?", "[[1,2],[3,4],[5,6],[7,8],[9,10]]", [r.integers(0, 255, (48, 48, 3), dtype=np.uint8)]*(1 + i % 2), ("image", "video")[i % 2], str(i), "trajectory") for i in range(n)]
+    made = materialise(place, dict(molmoact=rows), dict(molmoact=n), image=48, per_shard=per_shard)
+    assert sum(made.values()) == n and sum(sum(c.values()) for c in verify_subset(place, 48, dict(molmoact=n)).values()) == n
+    return place, rows
+
+class Server:
+    "A web server for a folder, with everything that the web does: errors, broken and throttled answers; `trouble(path, n)` says what happens to the n-th request for a path"
+    def __init__(self, folder, trouble=lambda path, n: None):
+        import http.server, threading
+        from collections import Counter
+        seen = self.seen = Counter()
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            def log_message(self, *a): pass
+            def do_HEAD(self): self.answer(False)
+            def do_GET(self): self.answer(True)
+            def answer(self, body):
+                path = self.path.lstrip("/"); seen[path] += 1; what = trouble(path, seen[path]); f = Path(folder)/path
+                if what == "throttle": self.send_response(429); self.send_header("Retry-After", "0"); self.send_header("Content-Length", "0"); self.end_headers(); return
+                if what == "error": self.send_response(500); self.send_header("Content-Length", "0"); self.end_headers(); return
+                if not f.is_file() or what == "gone": self.send_response(404); self.send_header("Content-Length", "0"); self.end_headers(); return
+                data = f.read_bytes(); status, size = 200, len(data)
+                if what == "other bytes": data = data[:-1] + bytes([data[-1] ^ 1])
+                if (r := self.headers.get("Range")):
+                    a, b = r.removeprefix("bytes=").split("-"); a, b = int(a), min(int(b), size - 1) if b else size - 1; data, status = data[a:b + 1], 206
+                self.send_response(status); self.send_header("Accept-Ranges", "bytes"); self.send_header("Content-Length", str(len(data)))
+                if status == 206: self.send_header("Content-Range", f"bytes {a}-{b}/{size}")
+                self.end_headers()
+                if not body: return
+                if what == "cut": self.wfile.write(data[:len(data)//2]); self.wfile.flush(); self.connection.close(); self.close_connection = True; return
+                self.wfile.write(data)
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler); self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+    def __enter__(self): return self
+    def __exit__(self, *_): self.server.shutdown()
+
+told = lambda feed: [s.human for b in feed for s in b]
+
+def test_subset_has_the_published_schema_and_goes_on(tmp_path):
+    from datasets import load_dataset
+    from reasonflow.records import gather, open_source
+    from reasonflow.stream import materialise, verify_subset
+    place, rows = rows_of(tmp_path/"a")
+    again = load_dataset("parquet", data_files={"train": str(place/"data"/"train-*.parquet")}, split="train", cache_dir=str(tmp_path/"hf"))
+    assert again.column_names == ["dataset", "type", "human", "assistant", "frames", "media_type"] and again[0]["frames"][0].size == (48, 48)
+    assert len(list(gather(open_source("published_subset", str(place))))) == 24
+    def cut():
+        for i, r in enumerate(rows):
+            if i == 13: raise KeyboardInterrupt
+            yield r
+    with pytest.raises(KeyboardInterrupt): materialise(tmp_path/"b", dict(molmoact=cut()), dict(molmoact=24), image=48, per_shard=4)
+    materialise(tmp_path/"b", dict(molmoact=rows), dict(molmoact=24), image=48, per_shard=4)
+    names = lambda p: sorted((f.name, f.stat().st_size) for f in (p/"data").iterdir())
+    assert names(tmp_path/"a") == names(tmp_path/"b") and verify_subset(tmp_path/"b", 48)
+    f = next((tmp_path/"b"/"data").iterdir()); f.write_bytes(f.read_bytes()[:-5])
+    with pytest.raises(ValueError, match="checksum"): verify_subset(tmp_path/"b", 48)
+    with pytest.raises(ValueError, match="of 30 rows"): verify_subset(tmp_path/"a", 48, dict(molmoact=30))
+
+@pytest.mark.slow
+def test_order_is_the_same_after_a_restart_and_on_other_workers(tmp_path):
+    from reasonflow.stream import Feed, Mixture, Stream
+    place, _ = rows_of(tmp_path/"a")
+    new = lambda: Stream(place, cache=tmp_path/"cache", seed=5)
+    whole = told(Feed(new(), 2, steps=15)); assert len(whole) == 30 > len(new()) == len(set(whole))        # into the second epoch, too
+    for workers in (0, 1, 2): assert told(Feed(new(), 2, step=3, steps=12, workers=workers)) == whole[6:], workers
+    mixed = lambda: Mixture(dict(a=new(), b=Stream(place, cache=tmp_path/"cache", seed=6)), dict(a=.7, b=.3), 40, seed=1)
+    assert told(Feed(mixed(), 2, step=5, workers=1)) == told(Feed(mixed(), 2))[10:] and abs((mixed().which == 0).mean() - .7) < .2
+
+@pytest.mark.slow
+def test_a_server_that_fails_truncates_and_throttles(tmp_path):
+    "Every shard arrives whole; what one request lost is asked for again, and not the rest"
+    from reasonflow.stream import Feed, Stream
+    place, _ = rows_of(tmp_path/"a")
+    trouble = lambda path, n: (None if "parquet" not in path else {1: "error", 2: "throttle", 3: None, 4: "cut"}.get(n))
+    with Server(place, trouble) as s:
+        stream = Stream(s.url, cache=tmp_path/"cache", seed=5, pause=.01, piece=4000)
+        assert told(Feed(stream, 2)) == told(Feed(Stream(place, cache=tmp_path/"other", seed=5), 2)) and not stream.lost()
+        assert max(s.seen.values()) > 4
+        before = dict(s.seen); told(Feed(Stream(s.url, cache=tmp_path/"cache", seed=5), 2)); assert sum(s.seen.values()) - sum(before.values()) == 1      # the index; shards are here
+
+@pytest.mark.slow
+def test_bad_shards_never_end_a_run(tmp_path):
+    "One that is gone, one whose bytes are others, one that is torn: the rest is told, in the same order after a restart; most of them bad is an error"
+    from reasonflow.records import TooManyBad
+    from reasonflow.stream import Feed, Stream, shards_of
+    place, _ = rows_of(tmp_path/"a", n=40)
+    names = [Path(s.url).relative_to(place).as_posix() for s in shards_of(place)]
+    trouble = lambda path, n: {names[0]: "gone", names[2]: "other bytes"}.get(path)
+    with Server(place, trouble) as s:
+        new = lambda cache: Stream(s.url, cache=tmp_path/cache, seed=5, tries=2, pause=.01)
+        first = new("c"); whole = told(Feed(first, 2)); lost = {Path(u).name for u in first.lost()}
+        assert lost == {Path(names[0]).name, Path(names[2]).name} and len(whole) == len(first)//2*2
+        assert told(Feed(new("c"), 2, step=4)) == whole[8:] and told(Feed(new("d"), 2)) == whole              # known to be lost, and found to be
+        assert "checksum" in (tmp_path/"c"/"lost.json").read_text() and "not there" in (tmp_path/"c"/"lost.json").read_text()
+    with Server(place, lambda path, n: "gone" if "parquet" in path else None) as s:
+        with pytest.raises(TooManyBad, match="mend the source"): told(Feed(Stream(s.url, cache=tmp_path/"e", tries=1), 2))
+
+def test_cache_keeps_to_its_size(tmp_path):
+    from reasonflow.stream import Cache, Feed, Stream
+    place, _ = rows_of(tmp_path/"a", n=40)
+    size = max(f.stat().st_size for f in (place/"data").iterdir())
+    stream = Stream(place, cache=tmp_path/"cache", gb=2.5*size/1e9)
+    for _ in told(Feed(stream, 2, ahead=0)): assert sum(f.stat().st_size for f in (tmp_path/"cache").glob("*.parquet")) <= 2.5*size
+
+@pytest.mark.slow
+def test_waiting_is_measured_and_logged(tmp_path):
+    "A slow source is seen as waiting; a trainer logs its share; and the same samples come to it with and without workers"
+    import time
+    from reasonflow.backbone import new_model, train_tokenizer
+    from reasonflow.base import corpus
+    from reasonflow.runs import Run, read_metrics
+    from reasonflow.sft import GroundingTrainer, sft_config
+    from reasonflow.stream import Feed, Stream, Waiting
+    place, _ = rows_of(tmp_path/"a")
+    class Slow(Stream):
+        def __getitem__(self, k): time.sleep(.05); return super().__getitem__(k)
+    slow, quick = Feed(Slow(place, cache=tmp_path/"cache"), 2), Feed(Stream(place, cache=tmp_path/"cache"), 2)
+    for feed in (slow, quick):
+        for _ in feed: time.sleep(.1)
+    assert slow.waiting > .3 and quick.waiting < slow.waiting
+    class Trainer(Waiting, GroundingTrainer): pass
+    tok = train_tokenizer(corpus()); losses = []
+    for workers in (0, 1):
+        model, processor = new_model(tok, "smoke"); record = Run("x", tmp_path/f"run{workers}")
+        Trainer(model, processor, sft_config(tmp_path/str(workers), 2, 2, 1e-3, log_steps=1, disable_tqdm=True, dataloader_num_workers=workers), Stream(place, cache=tmp_path/"cache", seed=5), record=record).train()
+        rows = read_metrics(record.folder); losses.append([r["loss"] for r in rows if "loss" in r]); assert all(0 <= r["waiting"] <= 1 for r in rows if "loss" in r)
+    assert losses[0] == losses[1] and len(losses[0]) == 2
+
+# -- several processes
+
+def start(processes): return ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]      # what accelerate starts on GPUs; on a CPU it would ask for MPI
+
+def trained(folder, processes=1, steps=4, batch=4, accumulate=1, lora=0, stop=None, **more):
+    "Stage 1's trainer at smoke size on so many processes; losses and gradient norms by step"
+    import os, subprocess, sys, textwrap
+    from reasonflow.runs import read_metrics
+    code = textwrap.dedent(f"""
+        import numpy as np, torch
+        from reasonflow.backbone import add_lora, new_model, train_tokenizer
+        from reasonflow.base import corpus
+        from reasonflow.records import Sample
+        from reasonflow.runs import Run, seed_everything
+        from reasonflow.sft import train_sft
+        r = np.random.default_rng(0)
+        rows = [Sample("d", "trajectory", "Task: pick up the red cube. Trajectory?", str([[int(x), 222] for x in r.integers(100, 999, 5)]).replace(" ", ""), [r.integers(0, 255, (72, 72, 3), dtype=np.uint8)], "image", str(i), "trajectory") for i in range(64)]
+        model, processor = new_model(train_tokenizer(corpus()), "smoke")
+        if {lora}: model = add_lora(model, {lora})
+        seed_everything(0)
+        class Stopped(Exception): pass
+        from transformers import TrainerCallback
+        from reasonflow import sft
+        if {stop}:
+            class Stop(TrainerCallback):
+                def on_step_end(self, args, state, control, **_): control.should_training_stop = state.global_step >= {stop}
+            init = sft.GroundingTrainer.__init__
+            def patched(self, *a, **k): init(self, *a, **k); self.add_callback(Stop())
+            sft.GroundingTrainer.__init__ = patched
+        t = train_sft(model, processor, rows, Run("sft", {str(folder)!r}), {steps}, {batch}, 1e-3, {accumulate}, save_steps=2, disable_tqdm=True, report_to="none", log_steps=1, **{more!r})
+        if t.is_world_process_zero(): print("of", t.args.world_size, "processes")
+    """)
+    script = Path(f"{folder}.py"); script.write_text(code)
+    r = subprocess.run([sys.executable, *([] if processes == 1 else start(processes)), str(script)], capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false"))
+    assert r.returncode == 0, r.stderr[-3000:]
+    assert f"of {processes} processes" in r.stdout, r.stdout
+    return {m["step"]: (m["loss"], m["grad_norm"]) for m in read_metrics(folder) if "grad_norm" in m}
+
+def close(a, b, rel=2e-3): return set(a) == set(b) and all(abs(x - y) <= rel*abs(x) for k in a for x, y in zip(a[k], b[k]))
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lora", [0, 4])
+def test_two_processes_equal_one(tmp_path, lora):
+    "Batch 4 on one process, 2 on each of two, and 1 × accumulation 2 on each of two: the same losses and gradients"
+    one = trained(tmp_path/"one", 1, batch=4, lora=lora)
+    two = trained(tmp_path/"two", 2, batch=2, lora=lora)
+    assert len(one) == 4 and close(one, two), (one, two)
+    if not lora: assert close(one, trained(tmp_path/"parts", 2, batch=1, accumulate=2, lora=lora))
+
+@pytest.mark.slow
+def test_goes_on_with_another_number_of_processes(tmp_path):
+    whole = trained(tmp_path/"whole", 1, batch=4)
+    trained(tmp_path/"cut", 2, batch=2, stop=2)
+    names = sorted(p.name for p in (tmp_path/"cut"/"checkpoints").iterdir()); assert names == ["checkpoint-2"], names           # whole, nothing left over
+    again = trained(tmp_path/"cut", 1, batch=4); assert close(whole, again), (whole, again)
+    back = tmp_path/"back"; trained(back, 1, batch=4, stop=2); assert close(whole, trained(back, 2, batch=2))
+
+@pytest.mark.slow
+def test_layers_computed_again_give_the_same_gradients():
+    "Gradient checkpointing, which preset full trains with, with the loss of Stage 1 and its guide for the attention"
+    import numpy as np
+    from reasonflow.backbone import Collator, NumberHead, add_lora, answer_loss, load
+    torch.manual_seed(0)
+    model, processor = load("tiny-sft"); model = add_lora(model, 4).train(); head = NumberHead(128)
+    for n, p in model.named_parameters():
+        if "lora_B" in n: torch.nn.init.normal_(p, std=.02)
+    frame = np.random.default_rng(0).integers(0, 255, (144, 144, 3), dtype=np.uint8)
+    batch = Collator(processor)([dict(frames=[frame], human="Task: pick up the red cube. Trajectory?", assistant="[[100,200],[300,400],[500,600],[700,800],[900,100]]", look=[[(0, .3, .4)]])])
+    def grads():
+        model.zero_grad(); loss, parts = answer_loss(model, batch, head); loss.backward()
+        return float(loss), set(parts), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    a, parts, plain = grads()
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=dict(use_reentrant=False)); model.enable_input_require_grads()
+    b, _, again = grads()
+    assert parts == {"ce", "number_l1", "look"} and abs(a - b) < 1e-5 and set(plain) == set(again) and all(torch.allclose(plain[n], again[n], rtol=1e-3, atol=1e-6) for n in plain)
+
+@pytest.mark.slow
+def test_one_command_launches_a_stage(tmp_path):
+    "Two processes over the notebook's cells; one checkpoint, one record"
+    import os, subprocess, sys
+    r = subprocess.run([sys.executable, *start(2), "-m", "reasonflow.launch", "sft", "preset=smoke", f"folder={tmp_path/'run'}", "steps=2", "episodes=4"],
+                       cwd=ROOT, capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"))
+    assert r.returncode == 0, r.stderr[-3000:]
+    from reasonflow.runs import last_checkpoint
+    assert last_checkpoint(tmp_path/"run"/"checkpoints").endswith("checkpoint-2")
+
+def test_configurations_are_read_by_accelerate():
+    from accelerate.commands.config.config_args import load_config_from_file
+    kinds = {f.stem: str(load_config_from_file(str(f)).distributed_type).split(".")[-1] for f in (ROOT/"configs"/"accelerate").glob("*.yaml")}
+    assert kinds == {"ddp": "MULTI_GPU", "fsdp2": "FSDP", "zero2": "DEEPSPEED"}
+
+def test_unsloth_is_guarded():
+    from reasonflow.backbone import load
+    if torch.cuda.is_available(): pytest.skip("there is a GPU")
+    with pytest.raises(RuntimeError, match="unsloth needs a CUDA GPU"): load("Qwen/Qwen3.5-4B", unsloth=True)
+
+# -- the rest of the way
+
+@pytest.mark.slow
+def test_a_student_of_adapters_is_trained_merged_and_loads(tmp_path):
+    "The way of preset full's distillation, on tiny-teacher"
+    from reasonflow.backbone import add_lora, load
+    from reasonflow.distill import load_student, save_student, train_student
+    from reasonflow.grpo import read_buffer, write_buffer
+    from reasonflow.runs import Run
+    from reasonflow.sft import make_samples
+    model, processor = load("tiny-teacher"); start = {k: v.clone() for k, v in model.state_dict().items()}
+    write_buffer(tmp_path/"buffer", model, processor, make_samples([("reason", 200_000 + i, dict(size=144, combos="seen", style="short")) for i in range(3)], progress=False), 2, seed=0)
+    rows, states, _ = read_buffer(tmp_path/"buffer", processor.tokenizer)
+    both = train_student(add_lora(model, 4, 8, vision=False), processor, rows, states, Run("distill", tmp_path/"run"), 2, 1, 1e-3, gradient_accumulation_steps=2, disable_tqdm=True)
+    both.student.model = both.student.model.merge_and_unload()
+    save_student(tmp_path/"student", both, processor)
+    again, _ = load_student(str(tmp_path/"student")); now = again.student.model.state_dict()
+    moved = [k for k in start if not torch.equal(start[k].bfloat16(), now[k].bfloat16())]
+    assert moved and all("language_model.layers" in k and "proj" in k for k in moved) and torch.equal(again.student.slots, both.student.slots.detach().cpu())
+
+def test_subset_command(tmp_path):
+    from typer.testing import CliRunner
+    from reasonflow.cli import app
+    place, _ = rows_of(tmp_path/"a", n=8)
+    ask = lambda *args: CliRunner().invoke(app, ["subset", *args], env={"COLUMNS": "200"})
+    assert "how many samples of" in ask(str(tmp_path/"b"), f"published_subset={place}", "--image", "48").output
+    assert ask(str(place), "--image", "48").exit_code == 0 and "whole" in ask(str(place), "--image", "48").output
+    assert "write NAME=FOLDER" in ask(str(place), "dance=x").output
