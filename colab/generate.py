@@ -1,0 +1,167 @@
+"""Make the Colab copies of the stage notebooks from `nbs/`: `python colab/generate.py`; `--check` only says whether they are in step.
+
+A copy tells the same story. What `nbs/` exports to the library is not defined a second time: such a cell becomes a folded one, which takes the
+names from the installed library and shows their source when it is run. All sources together would not be small, and two copies of a class are not
+the same class. Cells that only check something are folded too. Outputs are left out."""
+import argparse, ast, json, re, sys
+from configparser import ConfigParser
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+cfg = ConfigParser(delimiters=["="]); cfg.read(ROOT/"settings.ini"); cfg = cfg["DEFAULT"]
+GIT, BRANCH, REPO = cfg["git_url"], cfg["branch"], cfg["git_url"].split("github.com/")[1]
+STAGES = {"00_base": "base", "01_sft": "sft", "02_grpo": "grpo", "02_distill": "distill", "03_expert": "expert", "03_qwenpi": "qwenpi", "04_coupling": "coupling", "05_libero": "libero", "05_rl": "rl"}
+def colab_url(name): return f"https://colab.research.google.com/github/{REPO}/blob/{BRANCH}/colab/{name}.ipynb"
+
+def folded(title, code): return f'#@title {title} {{ display-mode: "form" }}\n{code}'
+
+INSTALL = '''\
+import ctypes.util, os, shutil, subprocess, sys
+from configparser import ConfigParser
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+ON_COLAB = "COLAB_RELEASE_TAG" in os.environ
+GPU = subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True).stdout.split("\\n")[0] if shutil.which("nvidia-smi") else ""
+HOME = Path("/content/reasonflow")
+EXTRA = %(extra)s
+def installed(name):
+    try: return version(name)
+    except PackageNotFoundError: return None
+
+def install():
+    from packaging.requirements import Requirement
+    run = lambda *words: subprocess.run(words, check=True)
+    pip = lambda *words: run(sys.executable, "-m", "pip", "install", "-q", "-c", str(HOME/"colab-constraints.txt"), *words)
+    if not HOME.exists(): run("git", "clone", "-q", "--depth", "1", "--branch", "%(branch)s", "%(git)s", str(HOME))
+    cfg = ConfigParser(delimiters=["="]); cfg.read(HOME/"settings.ini"); cfg = cfg["DEFAULT"]
+    wanted = [Requirement(r) for r in (cfg["requirements"] + " fastcore" + (f" {cfg['gpu_requirements']}" if GPU else "")).split()]
+    colabs = {"ipykernel", "ipywidgets", "papermill", "jupyterlab", "nbclient"}      # the session runs on Colab's own kernel: leave it alone
+    pins = [l for l in (HOME/"constraints.txt").read_text().splitlines() if "==" in l and l.split("==")[0] not in colabs]
+    if (have := installed("torch")) and next(r for r in wanted if r.name == "torch").specifier.contains(have): pins = [f"torch=={have}" if l.startswith("torch==") else l for l in pins]      # Colab's torch fits its driver and its torchvision: keep it if it is new enough
+    else: run(sys.executable, "-m", "pip", "uninstall", "-q", "-y", "torchvision", "torchaudio")          # built for the torch that goes
+    (HOME/"colab-constraints.txt").write_text("\\n".join(pins) + "\\n")
+    pip(*(str(r) for r in wanted if r.name not in colabs))
+    for words in EXTRA: pip(*words)
+    pip("--no-deps", "-e", str(HOME))
+    if not ctypes.util.find_library("OSMesa"): run("apt-get", "update", "-qq"); run("apt-get", "install", "-y", "-qq", "libosmesa6")
+    (HOME/".colab-installed").touch()
+
+if not ON_COLAB: print("not on Colab: nothing is installed, the library of this Python is used")
+else:
+    if not (HOME/".colab-installed").exists(): install()
+    if str(HOME) not in sys.path: sys.path.insert(0, str(HOME))
+    old = [m for m, name in {"numpy": "numpy", "PIL": "pillow", "matplotlib": "matplotlib", "torch": "torch"}.items() if m in sys.modules and sys.modules[m].__version__ != installed(name)]
+    if old: raise SystemExit(f"{', '.join(old)} had been loaded before being replaced: choose Runtime > Restart session, then run all cells again (nothing is installed twice)")
+    if GPU and installed("unsloth"): import unsloth                                                      # its patches must come before transformers
+    print(f"installed in {HOME}; {GPU or 'no GPU'}")'''
+
+SETUP = '''\
+import html, importlib, re, time
+from IPython.display import HTML, display
+from reasonflow.runs import PRESETS
+keep_on_drive = True #@param {type: "boolean"}
+opened = time.time()
+def choose(gpu, stage="%(stage)s"): # name of a preset, why
+    "By the GPU: without one `tiny`; with one `small`, where this stage has numbers for it"
+    if not gpu: return "tiny", "no GPU; tiny takes minutes on a CPU"
+    if stage not in PRESETS["small"].stage: return "tiny", f"{gpu}; this stage has no numbers for a larger size yet"
+    more = "preset = 'full' fits here too; it has not been run yet%(places)s" if any(k in gpu for k in ("A100", "H100", "H200", "B200")) else "a T4 has no bfloat16 of its own, so expect it to be slow" if "T4" in gpu else "preset = 'tiny' takes minutes"
+    return "small", f"{gpu}; %(stage)s at this size has not been timed here: hours. {more}"
+
+if ON_COLAB and preset is None: preset, why = choose(GPU); print(f"preset {preset}: {why}")
+if ON_COLAB and keep_on_drive and folder is None:
+    from google.colab import drive
+    try: drive.mount("/content/drive"); folder = f"/content/drive/MyDrive/reasonflow/%(stage)s-{preset}-seed{seed}"; print(f"the run is kept in {folder}: %(resume)s")
+    except Exception as e: print(f"no Drive ({e}): the run is lost when the session ends")
+kept_in = folder
+
+def library(cell): # its id
+    "The source of what a folded cell takes from the library"
+    from pygments import highlight; from pygments.formatters import HtmlFormatter; from pygments.lexers import PythonLexer
+    text = re.search(rf"^# %%%% .*#{cell}\\n(.*?)(?=^# %%%% |\\Z)", Path(importlib.import_module("reasonflow.%(module)s").__file__).read_text(), re.M | re.S)[1].strip()
+    display(HTML(f"<details><summary>source, {text.count(chr(10)) + 1} lines of <code>reasonflow/%(module)s.py</code></summary>{highlight(text, PythonLexer(), HtmlFormatter(noclasses=True, nobackground=True))}</details>"))'''
+
+FINISH = '''\
+import torch
+from reasonflow.runs import peak_memory
+print(f"{(time.time() - opened)/60:.1f} minutes, at most {peak_memory()} MiB of memory" + (f", {torch.cuda.max_memory_allocated()/2**20:.0f} MiB of {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""))
+if kept_in: print(f"the run is in {kept_in}")'''
+
+ABOUT = '''\
+*This is the Colab copy of [nbs/%(name)s.ipynb](%(git)s/blob/%(branch)s/nbs/%(name)s.ipynb): run the cells from top to bottom. Cells called* Library *are folded: each takes its names from the installed library and, when it has been run, unfolds their source. To change that code, edit `/content/reasonflow/reasonflow/%(module)s.py` (the folder icon on the left) and restart the session.*'''
+
+def libero_packages(): # of the Makefile: with their dependencies, and without
+    lists = re.findall(r"pip install -q .*?((?:--no-deps )?(?:\w[\w.=-]*)(?: [\w.=-]+)*) +(?:\\|&&|\n|$)", re.search(r"^\$\(VENV\)/\.libero:.*?(?=^\S|\Z)", (ROOT/"Makefile").read_text(), re.M | re.S)[0].replace("--disable-pip-version-check -c constraints.txt ", "").replace("--disable-pip-version-check ", ""))
+    first, second = (l.split() for l in lists)
+    assert "scipy" in first and second[0] == "--no-deps", "the Makefile's recipe for LIBERO has changed its form: adapt libero_packages"
+    return first, second
+
+def names_of(tree): # what a cell's top level defines
+    out = []
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)): out.append(node.name)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            for t in node.targets if isinstance(node, ast.Assign) else [node.target]: out += [n.id for n in ast.walk(t) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
+        elif not isinstance(node, (ast.Import, ast.ImportFrom, ast.Expr)): raise ValueError(f"an exported cell does something other than define: {ast.unparse(node)[:80]}")
+    return list(dict.fromkeys(out))
+
+def from_library(source, module, id): # an exported cell
+    tree = ast.parse(source)
+    imports, names = [ast.unparse(n) for n in tree.body if isinstance(n, (ast.Import, ast.ImportFrom))], names_of(tree)
+    if not names: return folded("Imports", re.sub(r"^#\| .*\n", "", source))
+    shown = [n for n in names if not n.startswith("_")] or names
+    return folded(f"Library: {', '.join(shown)}", "\n".join([*imports, f"from reasonflow.{module} import {', '.join(names)}", f'library("{id}")']))
+
+def link(found): # a relative link in nbs/ to one that works from Colab
+    picture, words, target = found.groups()
+    if target.startswith(("http", "#", "mailto:")): return found[0]
+    path, _, part = target.partition("#")
+    path = (ROOT/"nbs"/path).resolve().relative_to(ROOT)
+    if not (ROOT/path).exists(): raise FileNotFoundError(f"a link leads to {path}, which is not there")
+    if path.parent == Path("nbs") and path.stem in STAGES: return f"[{words}]({colab_url(path.stem)})"
+    return f"{picture}[{words}]({GIT}/{'raw' if picture else 'blob'}/{BRANCH}/{path}{'#' + part if part else ''})"
+
+def only_checks(cell, source): # does it show nothing?
+    return not cell["outputs"] and bool(re.search(r"\b(test_\w+\(|assert )", source))
+
+def convert(name): # the notebook as a dict
+    nb = json.loads((ROOT/"nbs"/f"{name}.ipynb").read_text())
+    module = next(m[1] for c in nb["cells"] if (m := re.search(r"^#\| default_exp (\w+)", "".join(c["source"]))))
+    stage, cells = STAGES[name], []
+    facts = dict(name=name, stage=stage, module=module, git=GIT, branch=BRANCH, extra=json.dumps(libero_packages()) if stage == "libero" else "()", places=", and needs places" if stage in ("sft", "grpo") else "",
+                 resume="the record stays, a stopped run begins anew" if stage == "base" else "run the same cells again and it goes on where it stopped")
+    def add(id, kind, text, tags=None):
+        cells.append(dict(cell_type=kind, id=id, metadata=dict(tags=tags) if tags else {}, source=text.splitlines(True)) | (dict(execution_count=None, outputs=[]) if kind == "code" else {}))
+        if kind == "code" and text.startswith("#@title"): cells[-1]["metadata"]["cellView"] = "form"
+    for i, c in enumerate(nb["cells"]):
+        source, id = "".join(c["source"]), c["id"]
+        if c["cell_type"] == "markdown":
+            text = re.sub(r"(!?)\[([^\]\[]*)\]\(([^)\s]+)\)", link, source)
+            if not i:
+                title, said, rest = text.split("\n\n", 2)
+                text = "\n\n".join([title, said, f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({colab_url(name)})", ABOUT % facts, rest])
+            add(id, "markdown", text)
+            if not i: add("co1ab001", "code", folded("Install (on Colab, once a session: some minutes)", INSTALL % facts))
+        elif re.match(r"#\| default_exp", source): continue
+        elif c["metadata"].get("tags") == ["parameters"]: add(id, "code", source, ["parameters"]); add("co1ab002", "code", folded("Size, and where the run is kept", SETUP % facts))
+        elif "#| export" in source: add(id, "code", from_library(source, module, id))
+        elif re.match(r"#\| hide", source): add(id, "code", folded("For the checks", re.sub(r"^#\| .*\n", "", source)))
+        else: add(id, "code", folded("Checks", source) if only_checks(c, source) else source)
+        if stage in EXTRAS and EXTRAS[stage][0] == id: add("co1ab003", "markdown", EXTRAS[stage][1]); add("co1ab004", "code", EXTRAS[stage][2])
+    add("co1ab005", "markdown", "## What it took"); add("co1ab006", "code", folded("Time and memory", FINISH))
+    return dict(cells=cells, metadata=dict(colab=dict(provenance=[], toc_visible=True), kernelspec=dict(display_name="Python 3", language="python", name="python3"), language_info=dict(name="python")), nbformat=4, nbformat_minor=5)
+
+EXTRAS = {}
+
+def text_of(name): return json.dumps(convert(name), indent=0, ensure_ascii=False) + "\n"
+
+def main():
+    p = argparse.ArgumentParser(description="Colab notebooks from nbs/"); p.add_argument("--check", action="store_true", help="change nothing; fail if a copy is not what this script makes"); a = p.parse_args()
+    other = [n for n in STAGES if not (f := ROOT/"colab"/f"{n}.ipynb").exists() or f.read_text() != text_of(n)]
+    if a.check:
+        if other: sys.exit(f"not in step with nbs/: {', '.join(other)}. Run: python colab/generate.py")
+        print("in step"); return
+    for n in other: (ROOT/"colab"/f"{n}.ipynb").write_text(text_of(n)); print(f"colab/{n}.ipynb")
+    print(f"{sum(f.stat().st_size for f in (ROOT/'colab').glob('*.ipynb'))/1024:.0f} KB in all")
+
+if __name__ == "__main__": main()
