@@ -3,7 +3,7 @@
 A copy tells the same story. What `nbs/` exports to the library is not defined a second time: such a cell becomes a folded one, which takes the
 names from the installed library and shows their source when it is run. All sources together would not be small, and two copies of a class are not
 the same class. Cells that only check something are folded too. Outputs are left out."""
-import argparse, ast, json, re, sys
+import argparse, ast, json, os, re, sys
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -90,6 +90,42 @@ if kept_in: print(f"the run is in {kept_in}")'''
 ABOUT = '''\
 *This is the Colab copy of [nbs/%(name)s.ipynb](%(git)s/blob/%(branch)s/nbs/%(name)s.ipynb): run the cells from top to bottom. Cells called* Library *are folded: each takes its names from the installed library and, when it has been run, unfolds their source. To change that code, edit `/content/reasonflow/reasonflow/%(module)s.py` (the folder icon on the left) and restart the session.*'''
 
+# What a notebook lacks of "the same sample before and after", added behind the cell with this id
+def drive_twice(before, trial="Trial(suite, chosen[0], 400_000)", after='load_policy(str(run.folder/"policy"))', first="", when="before, with random weights"):
+    return f"""{first}from reasonflow.evaluate import Trial, run_trials, strip
+from reasonflow.expert import load_policy
+tried = [run_trials(p, [{trial}], at_once=1, size=P.image, progress=False)[0] for p in ({before}, {after})]
+strip(tried).suptitle("one scene: {when} (above), and after", x=0, ha="left", fontsize=9);"""
+DRIVEN = "## Before and after, in one scene\n\nA validation scene that is not chosen for its outcome: above the policy {before}, below the one that this run made."
+INSIDE = {"d5000019": "\n    # before and after\n    " + drive_twice('QwenPolicy(QwenPI(load(S["vlm"])[0], head_for(vlm.config, **TINY, aim=True), S["draws"]), processor, shown.norm, shown.arm, noise=0., robot=shown.robot)', trial='Trial(S["suite"], tasks[0], 0)', when="before, with a head of random weights").replace("\n", "\n    ")}      # likewise, within the branch that ends the cell
+EXTRAS = {
+    "base": ("06873eab", "## Before and after, on one frame\n\nThe same question to the model with random weights, to the one that this run made, and to `tiny-base`. White is the truth.", """\
+from reasonflow.backbone import answer, load
+seen = look_around([400_000], size=P.image); frame, (kind, question, truth, *_) = seen["images"][0], next(q for q in seen["talk"][0][0] if q[0] == "point")
+three = {"random weights": new_model(tok, "smoke" if P.name == "smoke" else "tiny", seed), "this run": (model, processor), "tiny-base": load("tiny-base", image=P.image)}
+fig, axes = plt.subplots(1, 3, figsize=(10, 3.9))
+for ax, (name, (m, p)) in zip(axes, three.items()): said = answer(m, p, [dict(frames=[frame], human=question)])[0]; ax.imshow(draw(frame, said, truth, size=320)); ax.axis("off"); ax.set_title(f"{name}: {said[:40]!r}", fontsize=9)
+fig.suptitle(question, fontsize=9);"""),
+    "grpo": ("d1500047", "## Before and after, on one question\n\nThe first hard question from above, answered greedily by the policy that the reinforcement began with and by the one it ended with. White is the truth.", """\
+i = shown[0]; now = answer(policy, processor, [fresh[i]], max_new_tokens=160, think=True)[0]
+fig, axes = plt.subplots(1, 2, figsize=(10, 5.4))
+for ax, when, said_, off in zip(axes, ("before", "after"), (said[True][i], now), (before_errors[i], errors[i])):
+    ax.imshow(draw(fresh[i].frames[0], said_, fresh[i].assistant, size=320)); ax.axis("off"); ax.set_title(f"{when}: {off:.0f} of 1000 off\\n" + said_.partition("</think>")[0].strip().replace(". ", ".\\n")[:260], fontsize=8)
+fig.suptitle(fresh[i].human, fontsize=9);"""),
+    "distill": ("e2500046", "## Before and after, on one question\n\nA student that has learnt nothing puts all its waypoints into the middle; beside it the one that this run made, and the teacher, in words. White is the truth.", """\
+from reasonflow.backbone import answer
+one = fresh[0]; asked_once = prompts(Collator(processor), [one], think=True); blank = LatentStudent(load(start or S["start"], image=P.image)[0], tok.convert_tokens_to_ids("</think>"), marks=point_marks(tok), bottleneck=narrow).eval()
+with torch.no_grad(): paths = [s(asked_once).waypoints[0].numpy()*1000 for s in (blank, both.student.eval())]
+fig, axes = plt.subplots(1, 3, figsize=(12, 4.4))
+for ax, when, said in zip(axes, ("before", "after", "the teacher"), (*paths, answer(speaker, processor, [one], max_new_tokens=160, think=True)[0])): ax.imshow(draw(one.frames[0], said, one.assistant, size=320)); ax.axis("off"); ax.set_title(when, fontsize=9)
+fig.suptitle(one.human, fontsize=9);"""),
+    "expert": ("a3000073", DRIVEN.format(before="with random weights"), drive_twice('Policy(new_driver(replace(ExpertConfig(), use=use), head, S["draws"]), thinker.student, processor, some.norm, some.arm, think=asked["think"])', first='suite = "memory" if set(chosen) <= set(MEMORY) else "tabletop"\n')),
+    "qwenpi": ("b3000061", DRIVEN.format(before="with a head of random weights"), drive_twice('QwenPolicy(QwenPI(load(S["vlm"])[0], shape, S["draws"]), processor, shown.norm, shown.arm, sight, noise=0., robot=shown.robot)', trial='Trial("tabletop", chosen[0], 400_000)', when="before, with a head of random weights")),
+    "coupling": ("c4000031", "*Before and after* are here the two arms: in the frozen one the language model is still `tiny-sft`, word for word, and both were asked the same questions in the same scenes.", None),
+    "libero": ("d5000019", "*Before and after*, the last picture above: the benchmark's first initial state of the first task, driven by a head of random weights and by what this run made.", None),
+    "rl": ("f500001a", DRIVEN.format(before="that it began with"), drive_twice('load_policy(S["start"])', trial='Trial("tabletop", config.families[0], 400_000)', after='load_policy(str(run.folder/"rounds/policy"))', when="the policy that it began with")),
+}
+
 def libero_packages(): # of the Makefile: with their dependencies, and without
     lists = re.findall(r"pip install -q .*?((?:--no-deps )?(?:\w[\w.=-]*)(?: [\w.=-]+)*) +(?:\\|&&|\n|$)", re.search(r"^\$\(VENV\)/\.libero:.*?(?=^\S|\Z)", (ROOT/"Makefile").read_text(), re.M | re.S)[0].replace("--disable-pip-version-check -c constraints.txt ", "").replace("--disable-pip-version-check ", ""))
     first, second = (l.split() for l in lists)
@@ -116,7 +152,7 @@ def link(found): # a relative link in nbs/ to one that works from Colab
     picture, words, target = found.groups()
     if target.startswith(("http", "#", "mailto:")): return found[0]
     path, _, part = target.partition("#")
-    path = (ROOT/"nbs"/path).resolve().relative_to(ROOT)
+    path = Path(os.path.normpath(Path("nbs")/path))
     if not (ROOT/path).exists(): raise FileNotFoundError(f"a link leads to {path}, which is not there")
     if path.parent == Path("nbs") and path.stem in STAGES: return f"[{words}]({colab_url(path.stem)})"
     return f"{picture}[{words}]({GIT}/{'raw' if picture else 'blob'}/{BRANCH}/{path}{'#' + part if part else ''})"
@@ -146,12 +182,10 @@ def convert(name): # the notebook as a dict
         elif c["metadata"].get("tags") == ["parameters"]: add(id, "code", source, ["parameters"]); add("co1ab002", "code", folded("Size, and where the run is kept", SETUP % facts))
         elif "#| export" in source: add(id, "code", from_library(source, module, id))
         elif re.match(r"#\| hide", source): add(id, "code", folded("For the checks", re.sub(r"^#\| .*\n", "", source)))
-        else: add(id, "code", folded("Checks", source) if only_checks(c, source) else source)
-        if stage in EXTRAS and EXTRAS[stage][0] == id: add("co1ab003", "markdown", EXTRAS[stage][1]); add("co1ab004", "code", EXTRAS[stage][2])
+        else: add(id, "code", folded("Checks", source) if only_checks(c, source) else source + INSIDE.get(id, ""))
+        if stage in EXTRAS and EXTRAS[stage][0] == id: add("co1ab003", "markdown", EXTRAS[stage][1]); EXTRAS[stage][2] and add("co1ab004", "code", EXTRAS[stage][2])
     add("co1ab005", "markdown", "## What it took"); add("co1ab006", "code", folded("Time and memory", FINISH))
     return dict(cells=cells, metadata=dict(colab=dict(provenance=[], toc_visible=True), kernelspec=dict(display_name="Python 3", language="python", name="python3"), language_info=dict(name="python")), nbformat=4, nbformat_minor=5)
-
-EXTRAS = {}
 
 def text_of(name): return json.dumps(convert(name), indent=0, ensure_ascii=False) + "\n"
 

@@ -98,3 +98,119 @@ def test_the_check_of_names_can_fail():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_name_is_bound(name): assert not (wrong := unbound(sources(name))), "\n".join(wrong)
+
+# What the copies are
+
+def test_copies_are_what_the_script_makes():
+    assert sorted(p.stem for p in (ROOT/"colab").glob("*.ipynb")) == sorted(NAMES)
+    for name in NAMES: assert (ROOT/"colab"/f"{name}.ipynb").read_text() == generate.text_of(name), f"colab/{name}.ipynb: run `python colab/generate.py` and commit the result"
+    assert set(NAMES) == set(__import__("reasonflow.cli", fromlist=["NOTEBOOKS"]).NOTEBOOKS.values())
+
+def test_check_says_what_is_not_in_step(tmp_path):
+    import shutil
+    for part in ("nbs", "colab"): shutil.copytree(ROOT/part, tmp_path/part, ignore=shutil.ignore_patterns("__pycache__", "foundations", ".ipynb_checkpoints"))
+    for f in ("settings.ini", "constraints.txt", "Makefile"): shutil.copy(ROOT/f, tmp_path/f)
+    for link in ("assets", "nbs/foundations"): (tmp_path/link).symlink_to(ROOT/link)
+    check = lambda: subprocess.run([sys.executable, str(tmp_path/"colab"/"generate.py"), "--check"], capture_output=True, text=True)
+    assert check().returncode == 0
+    (tmp_path/"colab"/"01_sft.ipynb").write_text((tmp_path/"colab"/"01_sft.ipynb").read_text().replace("Stage 1", "Stage one", 1))
+    r = check(); assert r.returncode and "01_sft. Run: python colab/generate.py" in r.stderr
+
+def test_copies_are_small_and_bare():
+    assert sum(p.stat().st_size for p in (ROOT/"colab").iterdir() if p.is_file()) < 400_000
+    for name in NAMES:
+        cells = notebook(name)["cells"]; code = [c for c in cells if c["cell_type"] == "code"]
+        assert not any(c["outputs"] or c["execution_count"] for c in code) and len({c["id"] for c in cells}) == len(cells)
+        assert [c["metadata"].get("tags") for c in code].count(["parameters"]) == 1 and generate.colab_url(name) in "".join(cells[0]["source"])
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_of_the_library_is_defined_again(name):
+    module = next(m[1] for _, s in sources(name) if (m := re.search(r"^from reasonflow\.(\w+) import .*\nlibrary\(", s, re.M)))
+    own, again = stars(f"reasonflow.{module}"), []
+    for id, s in sources(name): again += [f"{id}: {n.name}" for n in ast.walk(ast.parse(s)) if isinstance(n, (ast.FunctionDef, ast.ClassDef)) and n.name in own]
+    assert not again
+    text = (ROOT/"reasonflow"/f"{module}.py").read_text()
+    shown = re.findall(r'^library\("(\w+)"\)', "\n".join(s for _, s in sources(name)), re.M)
+    assert shown and all(re.search(rf"^# %% .*#{id}$", text, re.M) for id in shown)           # each folded cell finds its source
+
+@pytest.mark.parametrize("name", NAMES)
+def test_links_resolve(name):
+    for _, text in sources(name, "markdown"):
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            at = target.partition("#")[0]
+            if at.startswith(generate.GIT): at = re.sub(rf"^{re.escape(generate.GIT)}/(blob|raw)/{generate.BRANCH}/", "", at)
+            elif at.startswith("https://colab.research.google.com/github/"): at = at.partition(f"/{generate.REPO}/blob/{generate.BRANCH}/")[2]
+            elif at.startswith("http") or not at: continue
+            assert at and (ROOT/at).is_file(), target
+
+# What Colab would be asked to install
+
+def pins(): return dict(l.split("==") for l in (ROOT/"constraints.txt").read_text().splitlines() if "==" in l)
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pins_agree(name):
+    makefile = (ROOT/"Makefile").read_text()
+    for id, s in sources(name):
+        for what, number in re.findall(r"\b([A-Za-z][\w-]*)==(\d[\w.]*)", s): assert pins().get(what) == number or f" {what}=={number}" in makefile, f"{id}: {what}=={number}"
+
+@pytest.fixture
+def colab(tmp_path, monkeypatch):
+    "Runs the install cell of a notebook as if on Colab; what it would have run"
+    def go(name, torch="2.12.0", gpu="", loaded=()):
+        home, ran, made = tmp_path/f"home{len(list(tmp_path.iterdir()))}", [], {}
+        def run(words, **kw):
+            ran.append(list(map(str, words)))
+            if words[0] == "git": home.mkdir(); [(home/f).write_text((ROOT/f).read_text()) for f in ("settings.ini", "constraints.txt")]
+            if words[0] == "nvidia-smi": return types.SimpleNamespace(stdout=gpu + "\n")
+        import ctypes.util, importlib.metadata, shutil
+        have = {"torch": torch, "numpy": "2.3.0", "pillow": "12.3.0", "matplotlib": "3.11.2"}
+        def version(n):
+            if n not in have: raise importlib.metadata.PackageNotFoundError(n)
+            return have[n]
+        code = dict(sources(name))["co1ab001"].replace("/content/reasonflow", str(home))
+        with monkeypatch.context() as m:
+            m.setenv("COLAB_RELEASE_TAG", "release"); m.setattr(subprocess, "run", run); m.setattr(shutil, "which", lambda n: n if gpu else None); m.setattr(importlib.metadata, "version", version); m.setattr(ctypes.util, "find_library", lambda n: None); m.setattr(sys, "path", list(sys.path))
+            for n in ("numpy", "PIL", "matplotlib", "torch"): m.delitem(sys.modules, n, raising=False)
+            for n, v in dict(loaded).items(): m.setitem(sys.modules, n, types.SimpleNamespace(__version__=v))
+            exec(code, space := {})
+        return ran, home, space, code
+    return go
+
+def test_install_cell(colab):
+    ran, home, _, code = colab("01_sft")
+    pip = [r for r in ran if "pip" in r and "install" in r]; words = [w for r in pip for w in r]
+    assert ran[0][0] == "git" and generate.GIT in ran[0] and generate.BRANCH in ran[0]
+    asked = {re.split(r"[<>=]", w)[0] for w in words}
+    assert {"torch", "transformers", "trl", "mujoco", "fastcore"} <= asked and not {"ipykernel", "papermill", "unsloth"} & asked and ["--no-deps", "-e", str(home)] == pip[-1][-3:]
+    assert all(str(home/"colab-constraints.txt") in r for r in pip)
+    wrote = dict(l.split("==") for l in (home/"colab-constraints.txt").read_text().splitlines())
+    assert wrote["torch"] == "2.12.0" and all(pins()[k] == v for k, v in wrote.items() if k != "torch") and wrote["transformers"] == pins()["transformers"]        # Colab's own torch is new enough: it stays
+    assert ["apt-get", "install", "-y", "-qq", "libosmesa6"] in ran and not any("uninstall" in r for r in ran)
+
+def test_install_cell_on_a_gpu_with_an_old_torch(colab):
+    ran, home, space, _ = colab("05_libero", torch="2.8.0", gpu="Tesla T4")
+    words = " ".join(w for r in ran for w in r)
+    assert "unsloth" in words and "robosuite==1.4.0" in words and "uninstall -q -y torchvision torchaudio" in words and space["GPU"] == "Tesla T4"
+    assert f"torch=={pins()['torch']}" in (home/"colab-constraints.txt").read_text().splitlines()
+
+def test_install_cell_asks_for_a_restart(colab):
+    with pytest.raises(SystemExit, match="PIL had been loaded.*Restart session"): colab("01_sft", loaded={"PIL": "11.0.0", "numpy": "2.3.0"})
+
+def test_install_cell_elsewhere_does_nothing(monkeypatch, capsys):
+    monkeypatch.delenv("COLAB_RELEASE_TAG", raising=False); monkeypatch.setattr(subprocess, "run", lambda *a, **k: types.SimpleNamespace(stdout="H100\n") if a[0][0] == "nvidia-smi" else pytest.fail(f"ran {a}"))
+    exec(dict(sources("01_sft"))["co1ab001"], {}); assert "not on Colab: nothing is installed" in capsys.readouterr().out
+
+@pytest.mark.parametrize("name", NAMES)
+def test_size_by_gpu_and_place_on_drive(name, monkeypatch, capsys):
+    from reasonflow.runs import PRESETS
+    code, stage = dict(sources(name))["co1ab002"], generate.STAGES[name]
+    mounted = types.SimpleNamespace(drive=types.SimpleNamespace(mount=lambda at: None))
+    monkeypatch.setitem(sys.modules, "google", types.ModuleType("google")); monkeypatch.setitem(sys.modules, "google.colab", mounted)
+    for gpu in ("", "Tesla T4", "NVIDIA L4", "NVIDIA A100-SXM4-40GB", "NVIDIA H100 80GB HBM3"):
+        space = dict(ON_COLAB=True, GPU=gpu, preset=None, seed=0, folder=None, Path=Path); exec(code, space); said = capsys.readouterr().out
+        assert space["preset"] == ("small" if gpu and stage in PRESETS["small"].stage else "tiny") and stage in PRESETS[space["preset"]].stage
+        assert space["kept_in"] == space["folder"] == f"/content/drive/MyDrive/reasonflow/{stage}-{space['preset']}-seed0" and ("full" in said) == (space["preset"] == "small" and gpu.split()[1][:4] in ("A100", "H100"))
+    space = dict(ON_COLAB=True, GPU="", preset="smoke", seed=3, folder="here", Path=Path); exec(code, space); assert (space["preset"], space["folder"]) == ("smoke", "here")
+    space = dict(ON_COLAB=False, GPU="", preset=None, seed=3, folder=None, Path=Path); exec(code, space); assert space["preset"] is space["folder"] is None
+    mounted.drive.mount = lambda at: (_ for _ in ()).throw(ValueError("refused")); space = dict(ON_COLAB=True, GPU="", preset=None, seed=0, folder=None, Path=Path); exec(code, space)
+    assert space["folder"] is None and "no Drive (refused)" in capsys.readouterr().out
