@@ -65,7 +65,7 @@ def choose(gpu, stage="%(stage)s"): # name of a preset, why
     "By the GPU: without one `tiny`; with one `small`, where this stage has numbers for it"
     if not gpu: return "tiny", "no GPU; tiny takes minutes on a CPU"
     if stage not in PRESETS["small"].stage: return "tiny", f"{gpu}; this stage has no numbers for a larger size yet"
-    more = "preset = 'full' fits here too; it has not been run yet%(places)s" if any(k in gpu for k in ("A100", "H100", "H200", "B200")) else "a T4 has no bfloat16 of its own, so expect it to be slow" if "T4" in gpu else "preset = 'tiny' takes minutes"
+    more = "preset = 'full' is written for 16 GB and more; it has not been run yet%(places)s" if any(k in gpu for k in ("A100", "H100", "H200", "B200")) else "a T4 has no bfloat16 of its own, so expect it to be slow" if "T4" in gpu else "preset = 'tiny' takes minutes"
     return "small", f"{gpu}; %(stage)s at this size has not been timed here: hours. {more}"
 
 if ON_COLAB and preset is None: preset, why = choose(GPU); print(f"preset {preset}: {why}")
@@ -80,6 +80,12 @@ def library(cell): # its id
     from pygments import highlight; from pygments.formatters import HtmlFormatter; from pygments.lexers import PythonLexer
     text = re.search(rf"^# %%%% .*#{cell}\\n(.*?)(?=^# %%%% |\\Z)", Path(importlib.import_module("reasonflow.%(module)s").__file__).read_text(), re.M | re.S)[1].strip()
     display(HTML(f"<details><summary>source, {text.count(chr(10)) + 1} lines of <code>reasonflow/%(module)s.py</code></summary>{highlight(text, PythonLexer(), HtmlFormatter(noclasses=True, nobackground=True))}</details>"))'''
+
+MESHES = '''\
+download_meshes = False #@param {type: "boolean"}
+if ON_COLAB and download_meshes:
+    from reasonflow.libero import libero; libero()
+    from libero.libero import get_assets_path; print(get_assets_path())'''
 
 FINISH = '''\
 import torch
@@ -104,7 +110,7 @@ from reasonflow.backbone import answer, load
 seen = look_around([400_000], size=P.image); frame, (kind, question, truth, *_) = seen["images"][0], next(q for q in seen["talk"][0][0] if q[0] == "point")
 three = {"random weights": new_model(tok, "smoke" if P.name == "smoke" else "tiny", seed), "this run": (model, processor), "tiny-base": load("tiny-base", image=P.image)}
 fig, axes = plt.subplots(1, 3, figsize=(10, 3.9))
-for ax, (name, (m, p)) in zip(axes, three.items()): said = answer(m, p, [dict(frames=[frame], human=question)])[0]; ax.imshow(draw(frame, said, truth, size=320)); ax.axis("off"); ax.set_title(f"{name}: {said[:40]!r}", fontsize=9)
+for ax, (name, (m, p)) in zip(axes, three.items()): said = answer(m, p, [dict(frames=[frame], human=question)])[0]; ax.imshow(draw(frame, said, truth, size=320)); ax.axis("off"); ax.set_title(f"{name}: {said[:40] or '(nothing)'}", fontsize=9)
 fig.suptitle(question, fontsize=9);"""),
     "grpo": ("d1500047", "## Before and after, on one question\n\nThe first hard question from above, answered greedily by the policy that the reinforcement began with and by the one it ended with. White is the truth.", """\
 i = shown[0]; now = answer(policy, processor, [fresh[i]], max_new_tokens=160, think=True)[0]
@@ -179,7 +185,7 @@ def convert(name): # the notebook as a dict
             add(id, "markdown", text)
             if not i: add("co1ab001", "code", folded("Install (on Colab, once a session: some minutes)", INSTALL % facts))
         elif re.match(r"#\| default_exp", source): continue
-        elif c["metadata"].get("tags") == ["parameters"]: add(id, "code", source, ["parameters"]); add("co1ab002", "code", folded("Size, and where the run is kept", SETUP % facts))
+        elif c["metadata"].get("tags") == ["parameters"]: add(id, "code", source, ["parameters"]); add("co1ab002", "code", folded("Size, and where the run is kept", SETUP % facts)); stage == "libero" and add("co1ab007", "code", folded("LIBERO's meshes: gigabytes, so only if you ask for them; without them the notebook says what it leaves out", MESHES))
         elif "#| export" in source: add(id, "code", from_library(source, module, id))
         elif re.match(r"#\| hide", source): add(id, "code", folded("For the checks", re.sub(r"^#\| .*\n", "", source)))
         else: add(id, "code", folded("Checks", source) if only_checks(c, source) else source + INSIDE.get(id, ""))

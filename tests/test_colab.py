@@ -214,3 +214,21 @@ def test_size_by_gpu_and_place_on_drive(name, monkeypatch, capsys):
     space = dict(ON_COLAB=False, GPU="", preset=None, seed=3, folder=None, Path=Path); exec(code, space); assert space["preset"] is space["folder"] is None
     mounted.drive.mount = lambda at: (_ for _ in ()).throw(ValueError("refused")); space = dict(ON_COLAB=True, GPU="", preset=None, seed=0, folder=None, Path=Path); exec(code, space)
     assert space["folder"] is None and "no Drive (refused)" in capsys.readouterr().out
+
+# Run, as a reader would
+
+SHORT = ("00_base", "01_sft", "02_grpo", "05_rl")        # REASONFLOW_COLAB=all runs the others too: nbdev_test runs most of their cells in nbs/, and their names are checked above
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES if os.environ.get("REASONFLOW_COLAB") == "all" else SHORT)
+def test_runs_headless_at_smoke(name, tmp_path):
+    env = {k: v for k, v in os.environ.items() if k not in ("REASONFLOW_PRESET", "IN_TEST", "COLAB_RELEASE_TAG")} | {"REASONFLOW_RUNS": str(tmp_path/"runs"), "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    r = subprocess.run([sys.executable, "-m", "papermill", str(ROOT/"colab"/f"{name}.ipynb"), str(tmp_path/"out.ipynb"), "-p", "preset", "smoke", "-k", "python3", "--no-progress-bar"], cwd=tmp_path, capture_output=True, text=True, env=env)
+    assert r.returncode == 0, r.stderr[-3000:]
+    cells = {c["id"]: c for c in json.loads((tmp_path/"out.ipynb").read_text())["cells"]}
+    said = lambda id: "".join("".join(o.get("text", o.get("data", {}).get("text/html", ""))) for o in cells[id]["outputs"])
+    assert "not on Colab" in said("co1ab001") and "MiB of memory" in said("co1ab006")
+    for id, c in cells.items():
+        if "\nlibrary(" in (source := "".join(c["source"])): assert "<details>" in said(id) and re.search(r"from reasonflow\.(\w+) import (\w+)", source)[2] in re.sub("<[^>]+>", "", said(id)), id
+    if "co1ab004" in cells: assert any("image/jpeg" in o.get("data", {}) for o in cells["co1ab004"]["outputs"])
+    run, = (tmp_path/"runs").iterdir(); assert json.loads((run/"results.json").read_text())
