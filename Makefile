@@ -7,7 +7,7 @@ PRESET ?= tiny
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup renderer run test fast lab doctor bench clean fresh libero
+.PHONY: help setup renderer run test fast lab doctor bench clean fresh libero docs
 
 help:           ## this list
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | awk -F: '{printf "  make %-10s%s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ doctor: setup   ## what this machine has, and what to do about what is missing
 
 bench: setup    ## frames, steps and answers a second
 	@python -m reasonflow.bench
+
+docs: setup     ## the notebooks and pages as HTML, in _docs/ (nothing is run)
+	@python docs/build.py
 
 setup: $(VENV)/.ready renderer
 
