@@ -19,7 +19,7 @@ from .runs import PRESETS, find_checkpoint, hardware, preset as get_preset, show
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="ReasonFlow: a robot policy that reasons, built notebook by notebook.")
 console = Console(force_jupyter=False)
-NOTEBOOKS = {"base": "00_base", "sft": "01_sft", "grpo": "02_grpo", "distill": "02_distill", "expert": "03_expert", "qwenpi": "03_qwenpi", "coupling": "04_coupling", "libero": "05_libero", "rl": "05_rl"}     # stages in the order in which they build on each other
+NOTEBOOKS = {"base": "00_base", "sft": "01_sft", "grpo": "02_grpo", "distill": "02_distill", "expert": "03_expert", "qwenpi": "03_qwenpi", "coupling": "04_coupling", "libero": "05_libero", "rl": "05_rl", "attention": "07_attention"}     # stages in the order in which they build on each other
 
 def _fail(message): console.print(f"[red]error:[/red] {message}", highlight=False); raise typer.Exit(2)
 
