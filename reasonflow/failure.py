@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['films_of', 'without_names', 'exam_of', 'Band', 'band', 'alarms', 'Ride', 'Feeling', 'rides_of', 'Score', 'early',
-           'score_loss', 'fit_score', 'curves_of', 'auc', 'x_of', 'failures', 'scores_of', 'split', 'judged',
-           'kept_promise', 'taken_over', 'interventions', 'gathered', 'own_films', 'detection', 'over_time', 'measure',
-           'as_record', 'picture']
+           'score_loss', 'fit_score', 'curves_of', 'auc', 'x_of', 'failures', 'scores_of', 'split', 'alarms_of',
+           'judged', 'taken_over', 'interventions', 'gathered', 'own_films', 'ranked', 'detection', 'over_time',
+           'measure', 'as_record', 'picture']
 
 # %% ../nbs/08_failure.ipynb #a8000005
 import json, math
@@ -72,7 +72,7 @@ def band(curves, # (n, T) scores of successes
          promise:float=.1, seed:int=0) -> Band:
     "One-sided functional conformal band that varies in time (arXiv 2102.06746)"
     curves = np.asarray(curves, float); n = len(curves)
-    if n < 4: raise ValueError(f"{n} successes are too few for a band: at least 4")
+    if n < 4: return Band(np.full(curves.shape[1], np.inf), promise, n)
     order = np.random.default_rng(seed).permutation(n); shape, rest = curves[order[:n//2]], curves[order[n//2:]]
     middle, spread = shape.mean(0), shape.std(0) + 1e-6
     high, k = np.sort(((rest - middle)/spread).max(1)), math.ceil((len(rest) + 1)*(1 - promise))
@@ -119,9 +119,10 @@ def rides_of(policy, trials, at_once:int=10, size:int=144, progress=True, **loop
 # %% ../nbs/08_failure.ipynb #a8000016
 class Score(nn.Module):
     "What was read at each look to a score that rises as things go wrong (after SAFE: arXiv 2506.09937)"
-    def __init__(self, d:int, kind:str="sum", width:int=32): # 'sum' of single moments, or 'memory'
+    def __init__(self, d:int, kind:str="sum"): # 'sum' of single moments, or 'memory'
         super().__init__()
         if kind not in ("sum", "memory"): raise ValueError(f"unknown kind of score {kind!r}: choose sum or memory")
+        width = dict(sum=32, memory=8)[kind]                                            # a memory learns a hundred episodes by heart if it can
         self.kind = kind; self.register_buffer("mean", torch.zeros(d)); self.register_buffer("std", torch.ones(d))
         self.first = nn.GRU(d, width, batch_first=True) if kind == "memory" else nn.Sequential(nn.Linear(d, width), nn.ReLU())
         self.drop, self.last = nn.Dropout(.3), nn.Linear(width, 1)
@@ -140,7 +141,7 @@ def score_loss(s, failed, threshold:float=1., kind="sum"): # (B, T), (B,) bool
     each = f*w*(threshold - s).clamp(min=0) + (1 - f)*s if kind == "sum" else f*w*-s.clamp(min=1e-6).log() - (1 - f)*(1 - s).clamp(min=1e-6).log()
     return (each.mean(1)*torch.where(failed, .5/failed.float().mean().clamp(min=1e-6), .5/(~failed).float().mean().clamp(min=1e-6))).mean()
 
-def fit_score(x, failed, kind="sum", steps:int=200, lr:float=3e-3, decay:float=3e-2, seed:int=0) -> Score: # (n, T, d), (n,) bool
+def fit_score(x, failed, kind="sum", steps:int=100, lr:float=1e-2, decay:float=.1, seed:int=0) -> Score: # (n, T, d), (n,) bool
     "Train on successes and failures"
     x, failed = torch.as_tensor(np.asarray(x)).float(), torch.as_tensor(np.asarray(failed))
     if failed.all() or not failed.any(): raise ValueError(f"{int(failed.sum())} failures among {len(failed)} episodes: both kinds are needed")
@@ -175,16 +176,16 @@ def split(failed, share:float=.5, seed:int=0): # (n,) to two lists of indices
     order = np.random.default_rng(seed).permutation(len(failed)); k = int(share*len(failed))
     return order[:k], order[k:]
 
-def judged(curves, failed, promise:float=.1, seed:int=0, execute:int=8, hz:int=20) -> dict: # name: result
-    "Band from half of the rides, alarms on the others"
-    cal, test = split(failed, seed=seed); upper = band(curves[cal][~failed[cal]], promise, seed).upper; at = alarms(curves[test], upper); bad = failed[test]
-    when = (at[bad & (at >= 0)] + 1)*execute/hz - execute/hz                                            # the look itself comes before its eight steps
-    return {"true alarms": wilson(int((at[bad] >= 0).sum()), int(bad.sum())), "false alarms": wilson(int((at[~bad] >= 0).sum()), int((~bad).sum())), "seconds until a true alarm": bootstrap(when)}
+def alarms_of(curves, failed, promise:float=.1, seed:int=0): # (n,) the look of the alarm, −1 without
+    "Each half of the rides under the band of the other half's successes"
+    at = np.full(len(failed), -1); a, b = split(failed, seed=seed)
+    for cal, test in ((a, b), (b, a)): at[test] = alarms(curves[test], band(curves[cal][~failed[cal]], promise, seed).upper)
+    return at
 
-def kept_promise(curves, failed, promise:float=.1, repeats:int=200) -> dict: # value, n, low, high
-    "False alarms over many ways to divide the same rides into band and test: the mean, and what nineteen of twenty divisions lie between"
-    rates = [judged(curves, failed, promise, s)["false alarms"]["value"] for s in range(repeats)]
-    return dict(value=float(np.mean(rates)), n=repeats, low=float(np.quantile(rates, .025)), high=float(np.quantile(rates, .975)))
+def judged(curves, failed, promise:float=.1, repeats:int=100, seconds:float=.4) -> dict: # name: result; seconds from look to look
+    "True and false alarms, and when they come: over many ways to divide the rides, then over rides, whose interval it is"
+    at = np.stack([alarms_of(curves, failed, promise, s) for s in range(repeats)]); rang = (at >= 0).mean(0); some = failed & (rang > 0)
+    return {"true alarms": bootstrap(rang[failed]), "false alarms": bootstrap(rang[~failed]), "seconds until a true alarm": bootstrap([seconds*a[a >= 0].mean() for a in at.T[some]])}
 
 # %% ../nbs/08_failure.ipynb #a8000022
 def taken_over(trial, look:int, execute:int=8, size:int=144, limit:int=160) -> bool:
@@ -226,47 +227,51 @@ def own_films(rides) -> list: # of `Sample`
     "Did the robot succeed? Asked of the policy's own episodes"
     return [Sample("policy-failure", "qa", f"Task: {r.trial.instruction}. Did the robot succeed?", "yes" if r.trial.success else "no", r.frames, "video", str(r.trial.key), "failure detection", dict(names={})) for r in rides]
 
-def detection(learn, rides, promise:float=.1, use:str="hidden state, sum", seed:int=0) -> tuple: # results by name, curves by name
-    "Every score on `rides`: how well it orders, whether its promise is kept, when it rings; and what stopping at the alarms of `use` gains"
-    bad, curves, out = failures(rides), scores_of(learn, rides, seed), {"failures": wilson(int(failures(rides).sum()), len(rides))}
+def ranked(learn, seed:int=0) -> dict: # name: area under the ROC at the end, the best first
+    "How the scores do on the rides that are learnt from, each half told by what the other half taught"
+    halves, bad = split(failures(learn), seed=seed), failures(learn); told = [scores_of([learn[i] for i in a], [learn[i] for i in b], seed) for a, b in (halves, halves[::-1])]
+    return dict(sorted(((k, float(np.mean([auc(t[k][:, -1], bad[b], draws=2)["value"] for t, b in zip(told, halves[::-1])]))) for k in told[0]), key=lambda i: -i[1]))
+
+def detection(learn, rides, promise:float=.1, use:str|None=None, seed:int=0) -> tuple: # results by name, curves by name
+    "Every score on `rides`: how well it orders, whether its promise is kept, when it rings; and what stopping at the alarms of `use` gains, by default the one that does best among those learnt from (the first, if they are fewer than 40)"
+    use = use or (next(iter(ranked(learn, seed))) if len(learn) >= 40 else "hidden state, sum"); bad, curves, out = failures(rides), scores_of(learn, rides, seed), {"failures": wilson(int(failures(rides).sum()), len(rides))}
     for k, c in curves.items():
-        high = np.maximum.accumulate(c, 1)
-        out |= {f"area under the ROC, {k}": auc(high[:, -1], bad), f"area under the ROC after half the time, {k}": auc(high[:, c.shape[1]//2 - 1], bad), f"false alarms over many divisions, {k}": kept_promise(c, bad, promise)}
-        out |= {f"{what}, {k}": r for what, r in judged(c, bad, promise, seed).items() if r["n"]}
-    cal, test = split(bad, seed=seed); at = alarms(curves[use][test], band(curves[use][cal][~bad[cal]], promise, seed).upper)
-    return out | {f"{k}, stopping by {use}": r for k, r in interventions([rides[i] for i in test], at, seed).items()}, curves
+        out |= {f"area under the ROC, {k}": auc(c[:, -1], bad), f"area under the ROC after half the time, {k}": auc(c[:, c.shape[1]//2 - 1], bad)}
+        out |= {f"{what}, {k}": r for what, r in judged(c, bad, promise).items() if r["n"]}
+    return out | {f"{k}, stopping by {use}": r for k, r in interventions(rides, alarms_of(curves[use], bad, promise, seed), seed).items()}, curves
 
 def over_time(curves, failed) -> dict: # name: (looks,)
-    "Area under the ROC of the highest score so far, look by look"
-    return {k: [auc(c[:, :t + 1].max(1), failed, draws=2)["value"] for t in range(c.shape[1])] for k, c in curves.items()}
+    "Area under the ROC of the score at each look"
+    return {k: [auc(c[:, t], failed, draws=2)["value"] for t in range(c.shape[1])] for k, c in curves.items()}
 
 def measure(folder, name:str="tiny-policy", vlm:str="tiny-sft", rides:int=240, films:int=20, promise:float=.1, seed:int=0, at_once:int=10, progress=True) -> tuple: # results by name, curves by name, rides
-    "The questions and the alarm; half of the rides are learnt from, the others are for band and test"
+    "The questions and the alarm; a third of the rides is learnt from, the rest is for bands and test"
     from reasonflow.backbone import load
-    learn, tried = (gathered(Path(folder)/part, name, rides//2, first + 1000*seed, progress=progress, at_once=at_once) for part, first in (("learn", 400_000), ("test", 500_000)))
+    learn, tried = (gathered(Path(folder)/part, name, n, first + 1000*seed, progress=progress, at_once=at_once) for part, n, first in (("learn", rides//3, 400_000), ("test", rides - rides//3, 500_000)))
     out, curves = detection(learn, tried, promise, seed=seed)
     model, processor = load(vlm); scripted, own = films_of(500_000 + 1000*seed, films), own_films(tried)
     out |= {f"right, {k}": r for k, r in exam_of(scripted, answer(model, processor, scripted, max_new_tokens=40)).items()}
     said = answer(model, processor, own, max_new_tokens=8); right = exam_of(own, said)
     return out | {f"right, {k}, the policy's own films": r for k, r in right.items() if "names" not in k} | {"says yes of the policy's own films": wilson(said.count("yes"), len(said))}, curves, tried
 
-def as_record(name, vlm, results, curves, rides, use="hidden state, sum", **asked) -> dict:
-    "A run as it is kept among the assets: results, one score in thousandths, and how well each orders over time"
+def as_record(name, vlm, results, curves, rides, **asked) -> dict:
+    "A run as it is kept among the assets: results, the score that was stopped by, and how well each orders over time"
+    use = next(k.split("stopping by ")[1] for k in results if "stopping by" in k)
     return dict(checkpoint=name, weights=weights_hash(name), vlm=vlm, vlm_weights=weights_hash(vlm), suite="failure", **asked, results=results, over_time={k: [round(v, 3) for v in c] for k, c in over_time(curves, failures(rides)).items()},
-                curves=dict(failed=failures(rides).astype(int).tolist(), family=[r.trial.family for r in rides], score=(1000*curves[use]).round().astype(int).tolist()))
+                curves=dict(failed=failures(rides).astype(int).tolist(), family=[r.trial.family for r in rides], use=use, score=[[float(f"{v:.4g}") for v in c] for c in curves[use]]))
 
 def picture(record, fig=None):
     "What a record says: order over time, scores with their band, answers, and what asking gains"
     import matplotlib.pyplot as plt
-    fig, axes = plt.subplots(1, 4, figsize=(15, 3), width_ratios=(1, 1, 1.1, 1), layout="constrained"); r, c = record["results"], record["curves"]; bad, s = np.array(c["failed"], bool), np.array(c["score"])/1000
+    fig, axes = plt.subplots(1, 4, figsize=(15, 3), width_ratios=(1, 1, 1.1, 1), layout="constrained"); r, c = record["results"], record["curves"]; bad, s = np.array(c["failed"], bool), np.array(c["score"])
     seconds = np.arange(s.shape[1])*.4
     for k, v in record["over_time"].items(): axes[0].plot(seconds, v, label=k, lw=1.4, ls="-" if "state" in k else "--")
-    axes[0].legend(fontsize=6); axes[0].set_xlabel("seconds"); axes[0].set_ylim(.3, 1); axes[0].set_title(f"area under the ROC so far, n {len(bad)} ({int(bad.sum())} failures)", fontsize=8)
+    axes[0].legend(fontsize=6); axes[0].set_xlabel("seconds"); axes[0].set_ylim(.3, 1); axes[0].set_title(f"area under the ROC, n {len(bad)} ({int(bad.sum())} failures)", fontsize=8)
     cal, test = split(bad, seed=record["seed"]); upper = band(s[cal][~bad[cal]], record["promise"], record["seed"]).upper; at = alarms(s[test], upper)
     for i, a in zip(test, at):
         axes[1].plot(seconds, s[i], c="C3" if bad[i] else "C0", lw=.6, alpha=.6)
         if a >= 0: axes[1].plot(seconds[a], s[i, a], "o", ms=3, c="C3" if bad[i] else "C0")
-    axes[1].plot(seconds, upper, "k"); axes[1].set_xlabel("seconds"); axes[1].set_title(f"score, and band for {record['promise']:.0%}; red: failures; dots: alarms", fontsize=8)
+    axes[1].plot(seconds, upper, "k"); axes[1].set_xlabel("seconds"); axes[1].set_title(f"{c['use']}, and band for {record['promise']:.0%}; red: failures; dots: alarms", fontsize=8)
     kinds = [k.removeprefix("right, ") for k in r if k.startswith("right, ") and k.count(",") == 1]
     for y, k in enumerate(kinds):
         for what, colour, off in (("", "C0", -.2), (", the commonest with the right names", "C7", 0), (", the commonest answer", "k", .2)): v = r[f"right, {k}{what}"]; axes[2].plot([v["low"], v["high"]], [y + off]*2, c=colour, lw=2); axes[2].plot(v["value"], y + off, "o", ms=3, c=colour, label=(what.strip(", ") or record["vlm"]) if y == 0 else None)

@@ -49,7 +49,7 @@ PRESETS = {p.name: p for p in [
             "coupling": dict(families=("pick up",), episodes=40, every=4, steps=60, batch=16, eval=8, held=8, workers=2),
             "libero": dict(vlm="tiny-student", suite="libero_goal", tasks="put_the_bowl_on_the_stove,put_the_bowl_on_the_plate", episodes=6, every=4, steps=40, batch=16, draws=4, lr=1.2e-3, vary=.1, eval=4, workers=2),
             "rl": dict(start="tiny-policy", families="pick up,put on,put into", rounds=3, scenes=6, group=4, every=3, episodes=30),
-            "attention": dict(scenes=24, drives=16), "failure": dict(rides=80, films=4, promise=.1)}),
+            "attention": dict(scenes=24, drives=16), "failure": dict(rides=90, films=4, promise=.1)}),
     Preset("small", "Qwen/Qwen3.5-0.8B", 448, "card", 8, {"sft": dict(episodes=4000, steps=4000, batch=8, accumulate=1, lr=2e-5, eval=200, lora=16),
             "grpo": dict(start="Qwen/Qwen3.5-0.8B", episodes=1000, warm_steps=200, warm_batch=8, warm_lr=2e-5, steps=200, eval=100, lora=16, train=dict(prompts=1, group=4, lr=1e-5, gradient_accumulation_steps=4, iterations=1, max_length=512)),
             "distill": dict(start="Qwen/Qwen3.5-0.8B", teacher="Qwen/Qwen3.5-0.8B", episodes=500, group=4, steps=1500, batch=4, lr=1e-4, eval=100, bottleneck=True)}),

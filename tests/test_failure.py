@@ -21,10 +21,10 @@ def test_the_promise_is_broken_where_successes_come_from_elsewhere():
 
 def test_a_score_learns_what_tells_and_nothing_from_chance():
     from reasonflow.failure import auc, curves_of, fit_score
-    rng = np.random.default_rng(1); failed = rng.random(200) < .3; x = rng.normal(size=(200, 10, 5)).astype(np.float32)
+    rng = np.random.default_rng(1); failed = rng.random(400) < .3; x = rng.normal(size=(400, 10, 5)).astype(np.float32)
     for kind in ("sum", "memory"):
-        blind = auc(curves_of(fit_score(x[:100], failed[:100], kind), x[100:])[:, -1], failed[100:]); assert blind["low"] < .5 < blind["high"], (kind, blind)
-        told = x.copy(); told[failed, 5:, 0] += 1.5; assert auc(curves_of(fit_score(told[:100], failed[:100], kind), told[100:])[:, -1], failed[100:])["value"] > .85
+        blind = auc(curves_of(fit_score(x[:200], failed[:200], kind), x[200:])[:, -1], failed[200:]); assert blind["low"] < .5 < blind["high"], (kind, blind)
+        told = x.copy(); told[failed, 5:, 0] += 1.5; assert auc(curves_of(fit_score(told[:200], failed[:200], kind), told[200:])[:, -1], failed[200:])["value"] > .8
 
 def test_rollouts_are_picked_up_again(tmp_path, monkeypatch):
     import reasonflow.failure as failure
@@ -57,8 +57,8 @@ def test_the_recorded_run_is_of_these_weights():
     record = json.loads(find_asset("results/tiny-policy-failure.json").read_text()); r = record["results"]
     assert record["weights"] == weights_hash("tiny-policy") and record["vlm_weights"] == weights_hash("tiny-sft")
     assert all(x["n"] and (x["low"] is None or x["low"] <= x["value"] + 1e-9) for x in r.values())
-    assert r["false alarms over many divisions, hidden state, sum"]["value"] <= record["promise"] + .03
-    n = len(record["curves"]["failed"]); assert n == record["episodes"]//2 and all(len(c) == n for k, c in record["curves"].items())
+    assert all(v["value"] <= record["promise"] + .04 for k, v in r.items() if k.startswith("false alarms"))
+    n = len(record["curves"]["failed"]); assert n == record["episodes"] - record["episodes"]//3 == len(record["curves"]["score"])
 
 @pytest.mark.slow
 def test_the_notebook_leaves_results_with_n_and_interval(tmp_path):
