@@ -23,7 +23,7 @@ from .backbone import answer
 from .evaluate import TabletopRobot, Trial, run_trials, trials_of
 from .expert import ActionExpert, integrate
 from .records import CAUSES, Episode, Sample, failure_questions
-from .runs import bootstrap, same_request, weights_hash, wilson
+from .runs import bootstrap, same_request, show, weights_hash, wilson
 from .world import expert
 
 # %% ../nbs/08_failure.ipynb #a8000007
@@ -233,12 +233,12 @@ def ranked(learn, seed:int=0) -> dict: # name: area under the ROC at the end, th
     return dict(sorted(((k, float(np.mean([auc(t[k][:, -1], bad[b], draws=2)["value"] for t, b in zip(told, halves[::-1])]))) for k in told[0]), key=lambda i: -i[1]))
 
 def detection(learn, rides, promise:float=.1, use:str|None=None, seed:int=0) -> tuple: # results by name, curves by name
-    "Every score on `rides`: how well it orders, whether its promise is kept, when it rings; and what stopping at the alarms of `use` gains, by default the one that does best among those learnt from (the first, if they are fewer than 40)"
+    "Every score on `rides`: how well it orders, whether its promise is kept, when it rings; and what stopping gains at the alarms of the first and of `use`, by default the one that does best among the rides learnt from (if those are 40 or more)"
     use = use or (next(iter(ranked(learn, seed))) if len(learn) >= 40 else "hidden state, sum"); bad, curves, out = failures(rides), scores_of(learn, rides, seed), {"failures": wilson(int(failures(rides).sum()), len(rides))}
     for k, c in curves.items():
         out |= {f"area under the ROC, {k}": auc(c[:, -1], bad), f"area under the ROC after half the time, {k}": auc(c[:, c.shape[1]//2 - 1], bad)}
         out |= {f"{what}, {k}": r for what, r in judged(c, bad, promise).items() if r["n"]}
-    return out | {f"{k}, stopping by {use}": r for k, r in interventions(rides, alarms_of(curves[use], bad, promise, seed), seed).items()}, curves
+    return out | {f"{k}, stopping by {u}": r for u in dict.fromkeys(("hidden state, sum", use)) for k, r in interventions(rides, alarms_of(curves[u], bad, promise, seed), seed).items()}, curves
 
 def over_time(curves, failed) -> dict: # name: (looks,)
     "Area under the ROC of the score at each look"
@@ -254,19 +254,18 @@ def measure(folder, name:str="tiny-policy", vlm:str="tiny-sft", rides:int=240, f
     said = answer(model, processor, own, max_new_tokens=8); right = exam_of(own, said)
     return out | {f"right, {k}, the policy's own films": r for k, r in right.items() if "names" not in k} | {"says yes of the policy's own films": wilson(said.count("yes"), len(said))}, curves, tried
 
-def as_record(name, vlm, results, curves, rides, **asked) -> dict:
-    "A run as it is kept among the assets: results, the score that was stopped by, and how well each orders over time"
-    use = next(k.split("stopping by ")[1] for k in results if "stopping by" in k)
+def as_record(name, vlm, results, curves, rides, use="hidden state, sum", **asked) -> dict:
+    "A run as it is kept among the assets: results, one score, and how well each orders over time"
     return dict(checkpoint=name, weights=weights_hash(name), vlm=vlm, vlm_weights=weights_hash(vlm), suite="failure", **asked, results=results, over_time={k: [round(v, 3) for v in c] for k, c in over_time(curves, failures(rides)).items()},
                 curves=dict(failed=failures(rides).astype(int).tolist(), family=[r.trial.family for r in rides], use=use, score=[[float(f"{v:.4g}") for v in c] for c in curves[use]]))
 
-def picture(record, fig=None):
+def picture(record):
     "What a record says: order over time, scores with their band, answers, and what asking gains"
     import matplotlib.pyplot as plt
-    fig, axes = plt.subplots(1, 4, figsize=(15, 3), width_ratios=(1, 1, 1.1, 1), layout="constrained"); r, c = record["results"], record["curves"]; bad, s = np.array(c["failed"], bool), np.array(c["score"])
+    fig, axes = plt.subplots(2, 2, figsize=(11, 6), layout="constrained"); axes = axes.flat; r, c = record["results"], record["curves"]; bad, s = np.array(c["failed"], bool), np.array(c["score"])
     seconds = np.arange(s.shape[1])*.4
     for k, v in record["over_time"].items(): axes[0].plot(seconds, v, label=k, lw=1.4, ls="-" if "state" in k else "--")
-    axes[0].legend(fontsize=6); axes[0].set_xlabel("seconds"); axes[0].set_ylim(.3, 1); axes[0].set_title(f"area under the ROC, n {len(bad)} ({int(bad.sum())} failures)", fontsize=8)
+    axes[0].legend(fontsize=7, ncols=2, loc="lower center"); axes[0].set_xlabel("seconds"); axes[0].set_ylim(.2, 1); axes[0].set_title(f"area under the ROC, n {len(bad)} ({int(bad.sum())} failures)", fontsize=8)
     cal, test = split(bad, seed=record["seed"]); upper = band(s[cal][~bad[cal]], record["promise"], record["seed"]).upper; at = alarms(s[test], upper)
     for i, a in zip(test, at):
         axes[1].plot(seconds, s[i], c="C3" if bad[i] else "C0", lw=.6, alpha=.6)
@@ -275,8 +274,8 @@ def picture(record, fig=None):
     kinds = [k.removeprefix("right, ") for k in r if k.startswith("right, ") and k.count(",") == 1]
     for y, k in enumerate(kinds):
         for what, colour, off in (("", "C0", -.2), (", the commonest with the right names", "C7", 0), (", the commonest answer", "k", .2)): v = r[f"right, {k}{what}"]; axes[2].plot([v["low"], v["high"]], [y + off]*2, c=colour, lw=2); axes[2].plot(v["value"], y + off, "o", ms=3, c=colour, label=(what.strip(", ") or record["vlm"]) if y == 0 else None)
-    axes[2].set_yticks(range(len(kinds)), [f"{k} (n {r[f'right, {k}']['n']})" for k in kinds], fontsize=7); axes[2].invert_yaxis(); axes[2].set_xlim(0, 1); axes[2].legend(fontsize=6, loc="lower left"); axes[2].set_title("answers that are right, word for word", fontsize=8)
-    bars_ = [(k, v) for k, v in ((k.split(", stopping")[0], v) for k, v in r.items() if ", stopping by" in k)]
+    axes[2].set_yticks(range(len(kinds)), [f"{k} (n {r[f'right, {k}']['n']})" for k in kinds], fontsize=7); axes[2].invert_yaxis(); axes[2].set_xlim(0, 1); axes[2].legend(fontsize=7); axes[2].set_title("answers that are right, word for word", fontsize=8)
+    bars_ = [(k.replace(", stopping by", "\n"), v) for k, v in r.items() if ", stopping by" in k and "without" not in k]
     for y, (k, v) in enumerate(bars_): axes[3].plot([v["low"], v["high"]], [y, y], c="C2", lw=2); axes[3].plot(v["value"], y, "o", c="C2", ms=4)
-    axes[3].set_yticks(range(len(bars_)), [f"{k} (n {v['n']})" for k, v in bars_], fontsize=7); axes[3].invert_yaxis(); axes[3].axvline(0, c="k", lw=.6); axes[3].set_xlim(-.5, 1); axes[3].set_title("stop and ask", fontsize=8)
+    axes[3].set_yticks(range(len(bars_)), [f"{k} (n {v['n']})" for k, v in bars_], fontsize=6.5); axes[3].invert_yaxis(); axes[3].axvline(0, c="k", lw=.6); axes[3].set_xlim(-.5, 1); axes[3].set_title(f"stop and ask; success without asking: {show(next(v for k, v in r.items() if k.startswith('success without')))}", fontsize=8)
     return fig
