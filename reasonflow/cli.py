@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['app', 'console', 'NOTEBOOKS', 'DRIVEN', 'SUITES', 'notebooks_folder', 'run_notebook', 'results_table', 'figures_of',
-           'report', 'run', 'evaluate', 'merge', 'demos', 'couple', 'refine', 'plan', 'push', 'subset', 'pins',
-           'check_machine', 'doctor', 'main', 'reasoning_table', 'latent_table', 'policy_table', 'readme_table',
+           'report', 'run', 'evaluate', 'merge', 'demos', 'couple', 'refine', 'failures', 'plan', 'push', 'subset',
+           'pins', 'check_machine', 'doctor', 'main', 'reasoning_table', 'latent_table', 'policy_table', 'readme_table',
            'readme_figure', 'readme']
 
 # %% ../nbs/cli.ipynb #e429bea0
@@ -20,7 +20,7 @@ from .runs import PRESETS, find_checkpoint, hardware, preset as get_preset, show
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="ReasonFlow: a robot policy that reasons, built notebook by notebook.")
 console = Console(force_jupyter=False)
-NOTEBOOKS = {"base": "00_base", "sft": "01_sft", "grpo": "02_grpo", "distill": "02_distill", "expert": "03_expert", "qwenpi": "03_qwenpi", "coupling": "04_coupling", "libero": "05_libero", "rl": "05_rl", "refine": "06_refine"}     # stages in the order in which they build on each other
+NOTEBOOKS = {"base": "00_base", "sft": "01_sft", "grpo": "02_grpo", "distill": "02_distill", "expert": "03_expert", "qwenpi": "03_qwenpi", "coupling": "04_coupling", "libero": "05_libero", "rl": "05_rl", "refine": "06_refine", "attention": "07_attention", "failure": "08_failure"}     # stages in the order in which they build on each other
 
 def _fail(message): console.print(f"[red]error:[/red] {message}", highlight=False); raise typer.Exit(2)
 
@@ -194,6 +194,21 @@ def refine(folder: Path = typer.Argument(..., help="where arms, rationales and r
     "ReFineVLA's grid: how much should reasons weigh, how many layers rest, and must the reasons be true?"
     from reasonflow.refine import refine_arms
     _grid(folder, data, refine_arms, table, workers=workers, steps=steps, episodes=episodes, families=[f.strip() for f in families.split(",")])
+
+# %% ../nbs/cli.ipynb #8f41c0a2
+@app.command()
+def failures(folder: Path = typer.Argument(..., help="where the rollouts are kept; the same folder again goes on"), checkpoint: str = typer.Option("tiny-policy", help="a flow policy, folder or shipped name"), vlm: str = typer.Option("tiny-sft", help="who is asked what failed"),
+             episodes: int = typer.Option(240, min=20, help="rollouts: a third is learnt from, the rest draws the bands and is tested"), films: int = typer.Option(20, min=1, help="films of each cause"), promise: float = typer.Option(.1, min=.001, max=.5, help="false alarms: at most this share of successes"), seed: int = 0,
+             json_file: Path = typer.Option(None, "--json", help="where to write the results")):
+    "Ask what failed and why, and ring while it fails: answers by kind, alarms at a promised rate, and what stopping to ask gains."
+    from reasonflow.failure import as_record, measure
+    began = time.time()
+    try: results, curves, tried = measure(folder, checkpoint, vlm, episodes, films, promise, seed)
+    except (FileNotFoundError, ValueError) as e: _fail(e)
+    for name, r in results.items(): console.print(f"{name:76} {show(r)}", highlight=False)
+    record = as_record(checkpoint, vlm, results, curves, tried, episodes=episodes, films=films, promise=promise, seed=seed) | dict(seconds=round(time.time() - began, 1), hardware=hardware(), versions=versions())
+    if json_file: json_file.parent.mkdir(parents=True, exist_ok=True); json_file.write_text(json.dumps(record)); console.print(f"written to {json_file}", highlight=False)
+
 
 # %% ../nbs/cli.ipynb #97cf3d15
 @app.command()
