@@ -9,9 +9,9 @@ __all__ = ['SEEN', 'SHOWN', 'MOST_BYTES', 'MOST_PIXELS', 'MOST_WORDS', 'OUTSIDE'
            'sentence', 'Answer', 'model', 'student', 'asked', 'written', 'in_words', 'in_vectors', 'uri', 'device',
            'badge', 'figure', 'view_html', 'card', 'cards', 'Hand', 'Take', 'at_step', 'judged', 'move_aside', 'film',
            'recorded_take', 'policy', 'bent', 'steer', 'drive', 'moment', 'actions_svg', 'moment_html', 'follows',
-           'follow_exam', 'follow_words', 'failed', 'clip_of', 'asked_about', 'failure_take', 'chat', 'revealed',
-           'truth_of', 'generations', 'generations_html', 'link_of', 'path_text', 'linked', 'at_work', 'optional',
-           'Desk', 'pad_value', 'points_of', 'handlers', 'build', 'warm', 'launch', 'styled', 'take_widget',
+           'follow_exam', 'passed', 'follow_words', 'failed', 'clip_of', 'asked_about', 'failure_take', 'chat',
+           'revealed', 'truth_of', 'generations', 'generations_html', 'link_of', 'path_text', 'linked', 'at_work',
+           'optional', 'Desk', 'pad_value', 'points_of', 'handlers', 'build', 'warm', 'launch', 'styled', 'take_widget',
            'ask_widget', 'speed']
 
 # %% ../nbs/09_demo.ipynb #d9000005
@@ -104,7 +104,8 @@ def open_photo(path, side:int=SHOWN) -> Image.Image:
             if im.width*im.height > MOST_PIXELS: raise ValueError(f"{im.width} × {im.height} pixels: at most {MOST_PIXELS//10**6} million are taken")
             if im.format == "JPEG": im.draft("RGB", (side, side))                  # decode no more than is needed
             return ImageOps.fit(ImageOps.exif_transpose(im).convert("RGB"), (side, side))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as e: raise ValueError("this file is no picture that can be read: JPEG, PNG or WebP is needed") from e
+    except Image.DecompressionBombError as e: raise ValueError(f"far too many pixels: at most {MOST_PIXELS//10**6} million are taken") from e
+    except (OSError, SyntaxError) as e: raise ValueError("this file is no picture that can be read: JPEG, PNG or WebP is needed") from e
 
 def photos() -> dict: # title: path of a bundled photograph
     return {p.stem.replace("_", " "): p for p in sorted(find_asset("photos").iterdir()) if p.suffix in (".jpg", ".png")}
@@ -319,15 +320,15 @@ def moment(take, step:int, size:int=288) -> Image.Image:
 
 def actions_svg(take, step:int, span:int=160) -> str:
     "Movement along x, y, z and the gripper, of full scale, over the steps; a line where the picture is"
-    w, h, gap = 640, 34, 10; a, x = np.array(take.actions).reshape(-1, 7), lambda i: 34 + (w - 40)*i/max(span, 1)
+    w, h, gap = 360, 26, 8; a, x = np.array(take.actions).reshape(-1, 7), lambda i: 30 + (w - 34)*i/max(span, 1)
     rows = []
     for r, (name, (column, colour)) in enumerate(ROWS_OF.items()):
         top = r*(h + gap) + 4; points = " ".join(f"{x(i):.1f},{top + h/2 - v*h/2:.1f}" for i, v in enumerate(a[:, column]))
         rows.append(f"<text x='0' y='{top + h/2 + 4}'>{name}</text><line class='rf-zero' x1='{x(0)}' x2='{x(span)}' y1='{top + h/2}' y2='{top + h/2}'/><polyline points='{points}' stroke='{colour}'/>")
     bottom = len(ROWS_OF)*(h + gap)
     marks = "".join(f"<line class='rf-event' x1='{x(i):.1f}' x2='{x(i):.1f}' y1='2' y2='{bottom}'><title>{html.escape(what)}</title></line>" for i, what in take.events)
-    return (f"<svg class='rf-actions' viewBox='0 0 {w} {bottom + 16}' role='img' aria-label='actions up to step {len(take)}, at step {step}'>{''.join(rows)}{marks}"
-            f"<line class='rf-now' x1='{x(step):.1f}' x2='{x(step):.1f}' y1='0' y2='{bottom}'/><text x='{min(x(step), w - 60):.1f}' y='{bottom + 13}'>step {step}</text></svg>")
+    return (f"<svg class='rf-actions' viewBox='0 0 {w} {bottom + 14}' role='img' aria-label='actions up to step {len(take)}, at step {step}'>{''.join(rows)}{marks}"
+            f"<line class='rf-now' x1='{x(step):.1f}' x2='{x(step):.1f}' y1='0' y2='{bottom}'/><text x='{min(x(step), w - 52):.1f}' y='{bottom + 10}'>step {step}</text></svg>")
 
 def moment_html(take, step:int|None=None, score=None) -> str:
     "A step of a take: film, sentence, actions; `score`: a live failure score in 0..1, if there is a detector"
@@ -352,11 +353,16 @@ def follow_exam(n:int=24, seed:int=500_300) -> dict: # results by way
     rows = [follows(seed + i) for i in range(n)]
     return {k: bootstrap([r[k] for r in rows]) for k in rows[0]}
 
+def passed(take, points) -> float: # of 1000
+    "How near the fingertips came to points (K, 2) in the picture, on average"
+    trail = stage(take.scene, SEEN).project(np.array(take.tips))*SCALE
+    return float(np.linalg.norm(trail[:, None] - np.asarray(points)[None], axis=-1).min(0).mean())
+
 def follow_words() -> str:
     "What the page says about it, from what was measured"
     path = find_asset("results/demo-follow.json"); r = json.loads(path.read_text())["results"]
     share = lambda k: f"{r[k]['value']:.0%} [{100*r[k]['low']:.0f}, {100*r[k]['high']:.0f}]"
-    return f"Over {r['thought bent']['n']} test scenes the fingertips made {share('thought bent')} of such a shift with the thought bent, {share('waypoints alone')} with the waypoints alone: the policy trusts its eyes more."
+    return f"**How much it follows.** In {r['thought bent']['n']} test scenes all points but the first were moved by 120 of 1000. The fingertips made {share('thought bent')} of that shift with the thought bent, {share('waypoints alone')} with the waypoints alone: the policy trusts its eyes more."
 
 # %% ../nbs/09_demo.ipynb #d9000031
 @lru_cache(maxsize=32)
@@ -477,21 +483,22 @@ class Desk:
 
 # %% ../nbs/09_demo.ipynb #d9000046
 THEME = gr.themes.Base(primary_hue="teal", secondary_hue="teal", neutral_hue="stone", radius_size="md", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]).set(
-    body_background_fill="#faf9f6", block_border_width="0px", block_shadow="none", block_background_fill="transparent", block_label_background_fill="transparent", button_primary_background_fill="#0f766e", button_primary_background_fill_hover="#115e59", button_primary_text_color="white", panel_background_fill="transparent")
+    body_background_fill="#faf9f6", block_border_width="0px", block_shadow="none", block_background_fill="transparent", block_label_background_fill="transparent", button_primary_background_fill="#0f766e", button_primary_background_fill_hover="#115e59", button_primary_text_color="white", button_large_text_weight="500", button_large_padding="8px 16px", button_secondary_background_fill="#efece6", button_secondary_background_fill_hover="#e6e1d8",
+    input_background_fill="white", input_border_width="1px", input_border_color="#e7e5e4", block_padding="0px", panel_background_fill="transparent")
 CSS = """
-.gradio-container {max-width: 1180px !important; margin: 0 auto !important; padding: 18px 20px 40px !important}
+.gradio-container {max-width: none !important; padding: 0 !important} .gradio-container .main.app {max-width: 1180px !important; padding: 22px 24px 40px !important; margin: 0 auto; box-sizing: border-box} .gradio-container .html-container {padding: 0 !important}
 .rf-head h1 {font-size: 1.5rem; font-weight: 650; letter-spacing: -.01em; margin: 0} .rf-head p {margin: .15rem 0 .3rem; color: var(--body-text-color-subdued)}
 .rf-figure {margin: 0} .rf-figure img {width: 100%; display: block; border-radius: 10px} .rf-figure figcaption {font-size: .8rem; color: var(--body-text-color-subdued); padding: .3rem .1rem 0}
 .rf-warn, .rf-figure figcaption.rf-warn {color: #b45309; font-size: .85rem} .dark .rf-warn {color: #fbbf24 !important}
 .rf-badge {display: inline-block; font-size: .76rem; padding: .12rem .55rem; border-radius: 99px; background: #e7f3f1; color: #115e59; font-variant-numeric: tabular-nums} .rf-badge.recorded {background: #f1ede4; color: #7c5a1e}
 .dark .rf-badge {background: #134e4a; color: #ccfbf1} .dark .rf-badge.recorded {background: #44370f; color: #fde68a}
-.rf-cards {display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 230px), 1fr)); gap: 18px} .rf-card h3 {font-size: .95rem; font-weight: 600; margin: 0 0 .4rem} .rf-card .rf-badge {margin: .5rem 0 .2rem} .rf-card code {display: block; font-size: .72rem; overflow-wrap: anywhere; background: none; border: 0; padding: .3rem 0; color: var(--body-text-color-subdued)} .rf-card a {font-size: .8rem; color: #0f766e} .rf-card small {display: block; color: var(--body-text-color-subdued); font-size: .74rem}
-.rf-thought {font-size: .9rem; line-height: 1.4; margin: .3rem 0; white-space: pre-wrap} .rf-empty {border: 1px dashed var(--border-color-primary); border-radius: 10px; color: var(--body-text-color-subdued); display: grid; place-items: center; min-height: 200px; padding: 1rem; text-align: center; font-size: .9rem}
-.rf-moment {display: grid; grid-template-columns: minmax(0, 5fr) minmax(0, 6fr); gap: 18px; align-items: start} .rf-said {font-size: 1rem; margin: 0 0 .4rem} .rf-happened {margin: .3rem 0 0; font-size: .84rem; color: #b45309} .rf-verdict {font-size: .85rem; margin-left: .4rem; color: #b91c1c} .rf-verdict.good {color: #15803d}
-.rf-actions {width: 100%; height: auto; margin-top: .7rem} .rf-actions text {font-size: 13px; fill: var(--body-text-color-subdued)} .rf-actions polyline {fill: none; stroke-width: 1.6} .rf-zero {stroke: var(--border-color-primary)} .rf-now {stroke: #dc2626; stroke-width: 1.5} .rf-event {stroke: #d97706; stroke-width: 1.5; stroke-dasharray: 4 3} .rf-score {width: 100%}
-.rf-chips {gap: 6px !important} .rf-chips button {border-radius: 99px; font-weight: 400; font-size: .82rem; min-width: 0 !important; flex: 0 1 auto !important; padding: .3rem .8rem}
-.rf-note {font-size: .84rem; color: var(--body-text-color-subdued)} .rf-note p {margin: .1rem 0} .gradio-container footer {display: none !important} .gradio-container .form {background: transparent !important; border: 0 !important; box-shadow: none !important}
-@media (max-width: 640px) {.gradio-container {padding: 12px 10px 30px !important} .rf-moment {grid-template-columns: 1fr} .rf-head h1 {font-size: 1.25rem}}
+.rf-cards {display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 230px), 1fr)); gap: 20px} .rf-card h3 {font-size: .95rem; font-weight: 600; margin: 0 0 .4rem} .rf-card .rf-badge {margin: .5rem 0 .2rem} .rf-card code {display: block; font-size: .72rem; overflow-wrap: anywhere; background: none; border: 0; padding: .2rem 0; margin: 0; color: var(--body-text-color-subdued)} .rf-card a {font-size: .8rem; color: #0f766e; margin: 0; padding: 0} .dark .rf-card a {color: #5eead4} .rf-card small {display: block; color: var(--body-text-color-subdued); font-size: .74rem}
+.rf-thought {font-size: .9rem; line-height: 1.4; margin: .3rem 0; white-space: pre-wrap} .rf-empty {border: 1px dashed #d6d3d1; border-radius: 10px; color: var(--body-text-color-subdued); min-height: 150px; display: flex; align-items: center; justify-content: center; padding: 1rem; text-align: center; font-size: .9rem}
+.rf-moment {display: grid; grid-template-columns: minmax(0, 5fr) minmax(0, 6fr); gap: 20px; align-items: start} .rf-said {font-size: 1rem; margin: 0 0 .4rem} .rf-happened {margin: .3rem 0 0; font-size: .84rem; color: #b45309} .rf-verdict {font-size: .85rem; margin-left: .4rem; color: #b91c1c} .rf-verdict.good {color: #15803d}
+.rf-actions {width: 100%; height: auto; margin-top: .7rem} .rf-actions text {font-size: 11px; fill: var(--body-text-color-subdued, #78716c)} .rf-actions polyline {fill: none; stroke-width: 1.4} .rf-zero {stroke: #d6d3d1; stroke-width: .6} .rf-now {stroke: #dc2626; stroke-width: 1.2} .rf-event {stroke: #d97706; stroke-width: 1; stroke-dasharray: 3 3} .rf-score {width: 100%}
+.rf-chips {gap: 6px !important} .rf-chips button {border-radius: 99px; font-weight: 400; font-size: .82rem; min-width: 0 !important; flex: 0 1 auto !important; padding: .3rem .8rem} .rf-end {align-items: flex-end}
+.rf-note {font-size: .84rem} .rf-note p {margin: .1rem 0; color: var(--body-text-color-subdued)} #rf-talk .icon-button-wrapper, .gradio-container footer {display: none !important} .gradio-container .form {gap: 12px; background: transparent !important; border: 0 !important; box-shadow: none !important}
+@media (max-width: 640px) {.gradio-container .main.app {padding: 12px 12px 30px !important} .rf-moment {grid-template-columns: minmax(0, 1fr)} .rf-head h1 {font-size: 1.25rem} #rf-tabs button[role=tab] {padding: 0 9px; font-size: .86rem}}
 """
 EDITOR = """<div class="pad"><img src="{{value.image}}" alt="the scene, with the path to edit"><svg viewBox="0 0 1000 1000" aria-label="path: drag a point, or click where the nearest one should go"><polyline class="was" points="{{value.was}}"/><polyline class="line" points="{{value.line}}"/>
 {{#each value.points}}<circle tabindex="0" role="slider" aria-label="waypoint {{@index}}" data-i="{{@index}}" cx="{{this.[0]}}" cy="{{this.[1]}}" r="24"/>{{/each}}</svg></div>"""
@@ -528,7 +535,7 @@ EMPTY = "<div class='rf-empty'>{}</div>"
 
 def handlers():
     "What the page's buttons do; each takes the visitor's `Desk` first"
-    def shown(d): return view_html(d.view), d.view.words, pad_value(d.view, None), EMPTY.format("Press <b>Ask</b>: teacher and student answer side by side."), EMPTY.format("Press <b>Drive</b>: the policy acts in this scene.") if d.view.scene else EMPTY.format("Behind a photograph there is no simulator: nothing can be driven here."), EMPTY.format("Press <b>Compare</b>: four generations on this scene."), gr.Slider(visible=False), link_of(d.view)
+    def shown(d): return view_html(d.view), d.view.words, pad_value(d.view, None), EMPTY.format("Press <b>Ask</b>: teacher and student answer side by side."), EMPTY.format("Press <b>Drive</b>: the policy acts in this scene.") if d.view.scene else EMPTY.format("Behind a photograph there is no simulator: nothing can be driven here."), EMPTY.format("Press <b>Compare</b>: four generations on this scene."), gr.Slider(visible=False), "", gr.Slider(visible=False), link_of(d.view)
     def opened(d, request: gr.Request): # and the tab to open, the editor's path, the fault
         got = linked(request.query_params if request else {}); out = list(look(d, got["view"]))
         if got["path"] is not None: d.path, d.edited = in_vectors(d.view).path, got["path"]; out[2] = pad_value(d.view, d.edited, d.path)
@@ -558,6 +565,7 @@ def handlers():
         for take in drive(d.view.scene, d.view.words, path=d.edited, hand=hand, deep=deep):
             if d.hand is not hand: return                                              # the visitor has gone on to something else
             d.followed = take; yield moment_html(take), gr.Slider(visible=False)
+        if d.edited is not None: take.events.append((len(take), f"the fingertips passed the edited points at {passed(take, d.edited):.0f} of 1000, the student's own at {passed(take, d.path):.0f}"))
         yield moment_html(take), slider_of(take)
     def roll(d, words, each): # yields film, slider, link
         say(d, words); drivable(d); d.hand.stop, hand, score = True, Hand(), getattr(optional("reasonflow.failure"), "live_score", None); d.hand = hand
@@ -574,7 +582,7 @@ def handlers():
     def stop(d): d.hand.stop = True
     def push(d): d.hand.push = True
     def tell(d, words): d.hand.words = sentence(words)
-    def fault(d, cause, seed): d.case, d.asked = failed(cause, seed), []; take = d.broken = failure_take(d.case); return moment_html(take, 0), gr.Slider(0, len(take), value=0, step=1, visible=True), [], "", f"?tab=failure&fault={cause.replace(' ', '+')}"
+    def fault(d, cause, seed): d.case, d.asked = failed(cause, seed), []; take = d.broken = failure_take(d.case); return moment_html(take), slider_of(take), [], "", f"?tab=failure&fault={cause.replace(' ', '+')}"
     def need_case(d):
         if d.case is None: raise ValueError("choose a failure first")
     def question_own(d, words): return question(d, sentence(words))
@@ -605,7 +613,7 @@ def build() -> gr.Blocks:
                     things = gr.Textbox("red cube, blue bowl, green can", label="Or make one: things, with commas", max_length=200, elem_id="rf-things"); make = gr.Button("Make it", size="sm", elem_id="rf-make")
                     pick = gr.Dropdown(list(photos()), value=None, label="Or a real photograph (outside training)", filterable=False, elem_id="rf-photos"); upload = gr.UploadButton(f"Upload one (at most {MOST_BYTES//2**20} MB)", size="sm", file_types=[".jpg", ".jpeg", ".png", ".webp"], elem_id="rf-upload")
             with gr.Column(scale=7, min_width=300):
-                with gr.Tabs(elem_id="rf-tabs") as tabs:
+                with gr.Tabs(elem_id="rf-tabs", overflow_behavior="wrap") as tabs:
                     with gr.Tab("Trajectory", id="trajectory"):
                         ask = gr.Button("Ask", variant="primary", elem_id="rf-ask")
                         answers = gr.HTML(EMPTY.format("Press <b>Ask</b>: teacher and student answer side by side."), elem_id="rf-answers")
@@ -619,15 +627,16 @@ def build() -> gr.Blocks:
                         with gr.Row(): drive_, stop = gr.Button("Drive", variant="primary", elem_id="rf-drive", min_width=100), gr.Button("Stop", variant="stop", elem_id="rf-stop", min_width=100)
                         film_ = gr.HTML(EMPTY.format("Press <b>Drive</b>: the policy acts in this scene."), elem_id="rf-film"); at = gr.Slider(0, 1, step=1, label="Step", visible=False, elem_id="rf-at")
                         gr.Markdown("#### Disturb it while it runs")
-                        with gr.Row(): push, other, tell = gr.Button("Move the object", elem_id="rf-push", min_width=140, scale=1), gr.Textbox("", placeholder="another instruction, half way", show_label=False, container=False, max_length=MOST_WORDS, elem_id="rf-other", scale=3, min_width=180), gr.Button("Say it", elem_id="rf-tell", min_width=80, scale=1)
+                        with gr.Row(): push, other, tell = gr.Button("Move the object", elem_id="rf-push", min_width=165, scale=1), gr.Textbox("", placeholder="another instruction, half way", show_label=False, container=False, max_length=MOST_WORDS, elem_id="rf-other", scale=3, min_width=180), gr.Button("Say it", elem_id="rf-tell", min_width=80, scale=1)
                         each = gr.Checkbox(False, label="Think again at every look (else once for each instruction)", elem_id="rf-each")
                         with gr.Accordion("Recorded episodes, from the evaluation", open=False, elem_id="rf-kept"):
-                            with gr.Row(): kind, how, replay_ = gr.Dropdown(FAMILIES, value="put on", label="Family", min_width=130, filterable=False), gr.Radio(["success", "failure"], value="success", label="It was a", min_width=130), gr.Button("Replay", elem_id="rf-replay", min_width=100)
+                            with gr.Row(elem_classes="rf-end"): kind, how, replay_ = gr.Dropdown(FAMILIES, value="put on", label="Family", min_width=130, filterable=False), gr.Radio(["success", "failure"], value="success", label="It was a", min_width=130), gr.Button("Replay", elem_id="rf-replay", min_width=100)
                     with gr.Tab("Failure QA", id="failure"):
-                        with gr.Row(): cause, where, make_fail = gr.Dropdown(CAUSES, value=CAUSES[1], label="Inject a fault", min_width=150, filterable=False, elem_id="rf-cause"), gr.Number(500_000, label="From seed", precision=0, minimum=0, min_width=110), gr.Button("Make it fail", variant="primary", elem_id="rf-fail", min_width=120)
+                        with gr.Row(elem_classes="rf-end"): cause, where, make_fail = gr.Dropdown(CAUSES, value=CAUSES[1], label="Inject a fault", min_width=150, filterable=False, elem_id="rf-cause"), gr.Number(500_000, label="From seed", precision=0, minimum=0, min_width=110), gr.Button("Make it fail", variant="primary", elem_id="rf-fail", min_width=120)
                         broken = gr.HTML(EMPTY.format("Press <b>Make it fail</b>: a scripted expert with this fault acts, and <code>tiny-sft</code> is asked about the film."), elem_id="rf-broken"); broken_at = gr.Slider(0, 1, step=1, label="Step", visible=False, elem_id="rf-broken-at")
-                        talk = gr.Chatbot(label="tiny-sft on three pictures of the film", height=380, buttons=[], allow_file_downloads=False, elem_id="rf-talk", render_markdown=True)
-                        with gr.Row(): ask_all, own_q, ask_own, tell_cause = gr.Button("Ask its questions", elem_id="rf-ask-all", min_width=140), gr.Textbox("", placeholder="or one of yours", show_label=False, container=False, max_length=MOST_WORDS, elem_id="rf-own", scale=2, min_width=160), gr.Button("Ask", elem_id="rf-ask-own", min_width=70), gr.Button("What was it?", elem_id="rf-reveal", min_width=110)
+                        gr.Markdown("#### `tiny-sft` is asked about three pictures of this film\nA scene of its own; the truth is told on request.")
+                        talk = gr.Chatbot(show_label=False, height=400, placeholder="nothing asked yet", buttons=[], allow_file_downloads=False, elem_id="rf-talk", render_markdown=True)
+                        with gr.Row(): ask_all, own_q, ask_own, tell_cause = gr.Button("Ask all of it", elem_id="rf-ask-all", min_width=130), gr.Textbox("", placeholder="or one of yours", show_label=False, container=False, max_length=MOST_WORDS, elem_id="rf-own", scale=2, min_width=160), gr.Button("Ask", elem_id="rf-ask-own", min_width=70), gr.Button("What was it?", elem_id="rf-reveal", min_width=140)
                         cause_was = gr.Markdown(elem_id="rf-cause-was")
                     with gr.Tab("Learn", id="learn"):
                         compare = gr.Button("Compare", variant="primary", elem_id="rf-compare"); stages = gr.HTML(EMPTY.format("Press <b>Compare</b>: four generations on this scene."), elem_id="rf-stages")
@@ -635,7 +644,7 @@ def build() -> gr.Blocks:
                     if attention is not None and hasattr(attention, "demo_tab"):
                         with gr.Tab("Attention", id="attention"): attention.demo_tab(desk)
         quiet = dict(show_progress="hidden", api_visibility="private"); still = quiet | dict(queue=False)
-        fresh = [scene, words, editor, answers, film_, stages, at, link]
+        fresh = [scene, words, editor, answers, film_, stages, at, followed, follow_at, link]
         page.load(h["opened"], desk, [*fresh, tabs, cause], **quiet)
         link.change(None, link, None, js="q => { if (q) history.replaceState(null, '', q) }", api_visibility="private")
         show.click(h["by_seed"], [desk, seed, family], fresh, **quiet); more.click(h["next_seed"], [desk, seed, family], [seed, *fresh], **quiet); make.click(h["by_things"], [desk, things], fresh, **quiet)

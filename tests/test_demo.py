@@ -16,6 +16,7 @@ def free_port():
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     "The page as `reasonflow demo` serves it, from a folder that is none of ours"
+    if url := os.environ.get("REASONFLOW_DEMO_URL"): yield url.rstrip("/"); return            # one that is being served already
     began = time.time()
     log = open(tmp_path_factory.mktemp("demo")/"log", "w+")
     p = subprocess.Popen([sys.executable, "-m", "reasonflow.cli", "demo", "--port", str(free_port())], cwd=Path(log.name).parent, env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}, stdout=log, stderr=subprocess.STDOUT, text=True)
@@ -51,6 +52,7 @@ class Visitor:
         raise AssertionError(f"{css} did not come; the page says: {self.text('body')[-800:]}")
     def text(self, css): return " ".join(e.text for e in self.all(css))
     def says(self, css, *words, seconds=60): return self.wait(css, lambda e: all(w in e.text for w in words), seconds)
+    def answered(self): return self.wait("#rf-answers .rf-card:first-child .rf-badge", lambda e: "live tiny-teacher" in e.text and e.text.endswith("ms"), 90)      # it has stopped writing
     def click(self, id): e = self.wait(f"#{id}", lambda e: e.is_displayed() and e.is_enabled()); self.b.execute_script("arguments[0].scrollIntoView({block: 'center'})", e); time.sleep(.15); e.click()
     def tab(self, name): self.wait("#rf-tabs button[role=tab]", lambda e: e.text == name and e.is_displayed()).click(); time.sleep(.3)
     def type(self, id, text):
@@ -82,7 +84,7 @@ def test_trajectory(v):
     from selenium.webdriver import ActionChains
     print(f"first useful paint {v.paint:.2f} s"); before = v.src("#rf-scene img"); words = v.wait("#rf-words textarea").get_attribute("value")
     thing = re.search(r"the (\w+ \w+)", words)[1]; v.type("rf-words", f"pick up the {thing}"); v.click("rf-ask")
-    v.says("#rf-answers", "student, in six vectors", "live tiny-student", "ms"); v.says("#rf-answers", "live tiny-teacher", "ms", seconds=90)
+    v.says("#rf-answers", "student, in six vectors", "live tiny-student", "ms"); v.answered()
     teacher, student = v.all("#rf-answers .rf-card"); assert thing in teacher.text and "[[" in teacher.text and "verbalizer" in student.text
     print("latencies shown:", re.findall(r"tiny-\w+ · [\w ]+ · (\d+ ms)", v.text("#rf-answers")))
     assert v.query()["words"] == f"pick up the {thing}" and len(v.all("#rf-editor circle")) == 5 and v.src("#rf-scene img") == before; v.shot("trajectory")
@@ -98,7 +100,7 @@ def test_trajectory(v):
 
 def test_click_moves_the_nearest_point(v):
     from selenium.webdriver import ActionChains
-    v.click("rf-ask"); v.wait("#rf-editor circle"); svg = v.wait("#rf-editor svg"); v.says("#rf-answers", "tiny-teacher", "ms")
+    v.click("rf-ask"); v.wait("#rf-editor circle"); svg = v.wait("#rf-editor svg"); v.answered()
     before = [[e.get_attribute("cx"), e.get_attribute("cy")] for e in v.all("#rf-editor circle")]
     v.b.execute_script("arguments[0].scrollIntoView({block: 'center'})", svg); time.sleep(.2); ActionChains(v.b).move_to_element_with_offset(svg, 0, svg.size["height"]*.45).click().perform()
     v.wait("body", lambda e: "path" in v.query(), 10)
@@ -131,8 +133,8 @@ def test_learn(v):
     assert len(v.all("#rf-stages .rf-card")) == 4 and "of 1000 off" in v.text("#rf-stages") and [e.get_attribute("href").rsplit("/", 1)[1] for e in v.all("#rf-stages a")] == ["00_base.ipynb", "01_sft.ipynb", "02_grpo.ipynb", "02_distill.ipynb"]
 
 def test_scenes_and_examples(v):
-    was = v.src("#rf-scene img"); v.click("rf-example-3"); v.says("#rf-scene", "made here"); v.says("#rf-answers", "tiny-teacher", "ms"); assert v.src("#rf-scene img") != was and v.query()["things"].startswith("red cube")
-    v.click("rf-example-4"); v.says("#rf-scene", "outside what the tiny models were trained on"); v.says("#rf-answers", "tiny-teacher", "ms", seconds=90); v.shot("photo")
+    was = v.src("#rf-scene img"); v.click("rf-example-3"); v.says("#rf-scene", "made here"); v.answered(); assert v.src("#rf-scene img") != was and v.query()["things"].startswith("red cube")
+    v.click("rf-example-4"); v.says("#rf-scene", "outside what the tiny models were trained on"); v.answered(); v.shot("photo")
     v.tab("Rollout"); v.click("rf-drive"); v.error("no simulator"); v.shot("error")
     v.click("rf-another"); v.click("rf-next"); v.says("#rf-scene", "test scene 500001"); v.type("rf-things", "white ball, black plate"); v.click("rf-make"); v.wait("#rf-words textarea", lambda e: e.get_attribute("value") == "put the white ball on the black plate")
     v.type("rf-things", "pink elephant"); v.click("rf-make"); v.error("does not exist here")
@@ -140,7 +142,7 @@ def test_scenes_and_examples(v):
 def test_links_and_errors(v):
     v.go("?tab=learn&seed=500003&family=stack&words=pick+up+everything"); assert "test scene 500003" in v.text("#rf-scene") and v.wait("#rf-words textarea").get_attribute("value") == "pick up everything" and v.wait("#rf-compare").is_displayed()
     v.go("?photo=bridge+table"); v.says("#rf-scene", "outside"); v.go("?photo=..%2F..%2Fetc%2Fpasswd"); v.error("no photograph")
-    v.go("?words=%3Cscript%3Ewindow.evil%3D1%3C%2Fscript%3E&seed=500000"); v.click("rf-ask"); v.says("#rf-answers", "tiny-teacher", "ms", seconds=90); assert v.b.execute_script("return window.evil") is None
+    v.go("?words=%3Cscript%3Ewindow.evil%3D1%3C%2Fscript%3E&seed=500000"); v.click("rf-ask"); v.answered(); assert v.b.execute_script("return window.evil") is None
     v.go(); v.type("rf-words", ""); v.click("rf-ask"); v.error("type an instruction")
 
 def test_uploads(v, tmp_path):
@@ -155,14 +157,14 @@ def test_phone(site, visitors):
     p = Visitor(site, 390, 900)
     try:
         p.go(); wide = lambda: p.b.execute_script("return document.documentElement.scrollWidth - window.innerWidth"); assert wide() <= 0
-        p.click("rf-ask"); p.says("#rf-answers", "tiny-teacher", "ms", seconds=90); assert wide() <= 0; p.shot("phone-trajectory")
+        p.click("rf-ask"); p.answered(); assert wide() <= 0; p.shot("phone-trajectory")
         scene, answers = (p.wait(c).rect for c in ("#rf-scene", "#rf-answers")); assert answers["y"] > scene["y"] + scene["height"] and answers["width"] > 300          # one column
         for name, id in (("Rollout", "rf-drive"), ("Failure QA", "rf-fail"), ("Learn", "rf-compare")): p.tab(name); assert p.wait(f"#{id}").is_displayed() and wide() <= 0
         p.tab("Rollout"); p.click("rf-drive"); p.wait("#rf-film .rf-moment"); p.click("rf-stop"); p.wait("#rf-at input[type=range]", lambda e: e.is_displayed(), 30); assert wide() <= 0; p.shot("phone-rollout")
     finally: p.b.quit()
 
 def test_nothing_is_fetched_from_elsewhere(v):
-    v.click("rf-ask"); v.says("#rf-answers", "tiny-teacher", "ms", seconds=90)
+    v.click("rf-ask"); v.answered()
     asked = [json.loads(e["message"])["message"] for e in v.b.get_log("performance")]; urls = [m["params"]["request"]["url"] for m in asked if m["method"] == "Network.requestWillBeSent"]
     assert urls and not [u for u in urls if not u.startswith((v.site, "data:", "blob:", "chrome", "about:"))], urls
 
