@@ -11,8 +11,8 @@ __all__ = ['SEEN', 'SHOWN', 'MOST_BYTES', 'MOST_PIXELS', 'MOST_WORDS', 'OUTSIDE'
            'recorded_take', 'policy', 'bent', 'steer', 'drive', 'moment', 'actions_svg', 'moment_html', 'follows',
            'follow_exam', 'passed', 'follow_words', 'failed', 'clip_of', 'asked_about', 'failure_take', 'chat',
            'revealed', 'truth_of', 'generations', 'generations_html', 'link_of', 'path_text', 'linked', 'at_work',
-           'optional', 'Desk', 'pad_value', 'points_of', 'handlers', 'build', 'warm', 'launch', 'styled', 'take_widget',
-           'ask_widget', 'speed']
+           'optional', 'Desk', 'pad_value', 'points_of', 'handlers', 'build', 'warming', 'warm_up', 'launch', 'styled',
+           'take_widget', 'ask_widget', 'speed']
 
 # %% ../nbs/09_demo.ipynb #d9000005
 import base64, copy, functools, html, importlib, inspect, io, json, math, os, re, threading, time
@@ -207,6 +207,7 @@ class Hand:
     stop: bool = False
     push: bool = False                   # move the object aside
     words: str|None = None               # say this instead
+    runs: bool = False                   # is there a rollout to reach into?
 
 @dataclass
 class Take:
@@ -236,7 +237,7 @@ def judged(env) -> str:
 def move_aside(env, i:int, far:float=.07, seed:int=0) -> str: # what happened
     "Take thing `i` and put it down `far` (m) away, where there is most room"
     pos, thing, body = env.positions().copy(), env.scene.things[i], env.model.body(f"thing{i}")
-    if thing.kind == "mat": raise ValueError("a mat is part of the table: it cannot be moved")
+    if thing.kind == "mat": return f"the {thing.name} is part of the table: it was not moved"
     ways = [far*np.array([math.cos(a), math.sin(a)]) for a in np.random.default_rng(seed).uniform(0, 2*math.pi) + np.linspace(0, 2*math.pi, 12, endpoint=False)]
     def room(w):
         spot = pos[i, :2] + w
@@ -287,7 +288,7 @@ def steer(policy, path, deep=True): # (5, 2) in 0..1000
 def drive(scene, words, path=None, think="once", most:int=160, every:int=2, hand=None, deep=True, task=None): # yields the `Take` as it grows
     "`tiny-policy` drives, live; `path` (5, 2) in 0..1000 replaces the student's own"
     env, hand, p = Tabletop(SEEN, cameras=(), horizon=most + 1), hand or Hand(), copy.copy(policy()); p.slots, p.think = {}, think
-    env.reset(options={"scene": scene, "task": task or task_of(scene, words)})
+    env.reset(options={"scene": scene, "task": task or task_of(scene, words)}); hand.runs = True
     take, began, frames = Take(scene, "tiny-policy", True, [(0, words)]), time.perf_counter(), 0; take.note(env)
     see = lambda: env.observation() | dict(image=env.draw("front"), wrist_image=env.draw("wrist"), instruction=words)
     while len(take) < most and not hand.stop:
@@ -305,6 +306,7 @@ def drive(scene, words, path=None, think="once", most:int=160, every:int=2, hand
             take.verdict = judged(env)
             if len(take) % every == 0: frames += 1; take.rate = frames/(time.perf_counter() - began); yield take
             if hand.stop or len(take) >= most: break
+    hand.runs = False
     if hand.stop: take.events.append((len(take), "stopped"))
     yield take
 
@@ -369,7 +371,7 @@ def follow_words() -> str:
 def failed(fault:str, seed:int=500_000) -> Episode:
     "The first scene from `seed` on in which the fault shows"
     if fault not in FAULTS: raise ValueError(f"unknown fault {fault!r}: choose from {', '.join(FAULTS)}")
-    e = next((e for i in range(20) if (e := Episode(int(seed) + i, SEEN, fault)).good), None)
+    e = next((e for i in range(20) if (e := Episode(int(seed or 0) + i, SEEN, fault)).good), None)
     if e is None: raise ValueError(f"{fault!r} did not show in 20 scenes from seed {seed}: take another seed")
     return e
 
@@ -483,7 +485,7 @@ class Desk:
 
 # %% ../nbs/09_demo.ipynb #d9000046
 THEME = gr.themes.Base(primary_hue="teal", secondary_hue="teal", neutral_hue="stone", radius_size="md", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]).set(
-    body_background_fill="#faf9f6", block_border_width="0px", block_shadow="none", block_background_fill="transparent", block_label_background_fill="transparent", button_primary_background_fill="#0f766e", button_primary_background_fill_hover="#115e59", button_primary_text_color="white", button_large_text_weight="500", button_large_padding="8px 16px", button_secondary_background_fill="#efece6", button_secondary_background_fill_hover="#e6e1d8",
+    body_background_fill="#faf9f6", block_border_width="0px", block_shadow="none", block_background_fill="transparent", block_background_fill_dark="transparent", block_label_background_fill="transparent", button_primary_background_fill="#0f766e", button_primary_background_fill_hover="#115e59", button_primary_text_color="white", button_large_text_weight="500", button_large_padding="8px 16px", button_secondary_background_fill="#efece6", button_secondary_background_fill_hover="#e6e1d8",
     input_background_fill="white", input_border_width="1px", input_border_color="#e7e5e4", block_padding="0px", panel_background_fill="transparent")
 CSS = """
 .gradio-container {max-width: none !important; padding: 0 !important} .gradio-container .main.app {max-width: 1180px !important; padding: 22px 24px 40px !important; margin: 0 auto; box-sizing: border-box} .gradio-container .html-container {padding: 0 !important}
@@ -498,6 +500,7 @@ CSS = """
 .rf-actions {width: 100%; height: auto; margin-top: .7rem} .rf-actions text {font-size: 11px; fill: var(--body-text-color-subdued, #78716c)} .rf-actions polyline {fill: none; stroke-width: 1.4} .rf-zero {stroke: #d6d3d1; stroke-width: .6} .rf-now {stroke: #dc2626; stroke-width: 1.2} .rf-event {stroke: #d97706; stroke-width: 1; stroke-dasharray: 3 3} .rf-score {width: 100%}
 .rf-chips {gap: 6px !important} .rf-chips button {border-radius: 99px; font-weight: 400; font-size: .82rem; min-width: 0 !important; flex: 0 1 auto !important; padding: .3rem .8rem} .rf-end {align-items: flex-end}
 .rf-note {font-size: .84rem} .rf-note p {margin: .1rem 0; color: var(--body-text-color-subdued)} #rf-talk .icon-button-wrapper, .gradio-container footer {display: none !important} .gradio-container .form {gap: 12px; background: transparent !important; border: 0 !important; box-shadow: none !important}
+.dark .rf-actions polyline {filter: brightness(1.8)} .dark .rf-zero {stroke: #44403c} .dark .rf-verdict {color: #fca5a5} .dark .rf-verdict.good {color: #4ade80} .dark .rf-happened {color: #fbbf24}
 @media (max-width: 640px) {.gradio-container .main.app {padding: 12px 12px 30px !important} .rf-moment {grid-template-columns: minmax(0, 1fr)} .rf-head h1 {font-size: 1.25rem} #rf-tabs button[role=tab] {padding: 0 9px; font-size: .86rem}}
 """
 EDITOR = """<div class="pad"><img src="{{value.image}}" alt="the scene, with the path to edit"><svg viewBox="0 0 1000 1000" aria-label="path: drag a point, or click where the nearest one should go"><polyline class="was" points="{{value.was}}"/><polyline class="line" points="{{value.line}}"/>
@@ -580,8 +583,11 @@ def handlers():
     def slide_followed(d, i): return slid(d.followed, i)
     def slide_broken(d, i): return slid(d.broken, i)
     def stop(d): d.hand.stop = True
-    def push(d): d.hand.push = True
-    def tell(d, words): d.hand.words = sentence(words)
+    def running(d):
+        if not d.hand.runs: raise ValueError("nothing is running: press Drive first")
+        return d.hand
+    def push(d): running(d).push = True
+    def tell(d, words): running(d).words = sentence(words)
     def fault(d, cause, seed): d.case, d.asked = failed(cause, seed), []; take = d.broken = failure_take(d.case); return moment_html(take), slider_of(take), [], "", f"?tab=failure&fault={cause.replace(' ', '+')}"
     def need_case(d):
         if d.case is None: raise ValueError("choose a failure first")
@@ -643,7 +649,7 @@ def build() -> gr.Blocks:
                         gr.Markdown("The thin white path is the scripted expert's. One scene proves nothing; the notebooks have the numbers over a thousand.", elem_classes="rf-note")
                     if attention is not None and hasattr(attention, "demo_tab"):
                         with gr.Tab("Attention", id="attention"): attention.demo_tab(desk)
-        quiet = dict(show_progress="hidden", api_visibility="private"); still = quiet | dict(queue=False)
+        quiet = dict(show_progress="hidden", api_visibility="private")
         fresh = [scene, words, editor, answers, film_, stages, at, followed, follow_at, link]
         page.load(h["opened"], desk, [*fresh, tabs, cause], **quiet)
         link.change(None, link, None, js="q => { if (q) history.replaceState(null, '', q) }", api_visibility="private")
@@ -652,7 +658,7 @@ def build() -> gr.Blocks:
         for chip, (_, query) in zip(chips, EXAMPLES): chip.click(lambda d, query=query: h["by_link"](d, query), desk, fresh, **quiet).success(h["ask"], [desk, words], [answers, editor, link], **quiet)
         gr.on([ask.click, words.submit], h["ask"], [desk, words], [answers, editor, link], **quiet)
         editor.input(h["edit"], [desk, editor], link, **quiet); follow.click(h["follow"], [desk, deep], [followed, follow_at], **quiet)
-        drive_.click(h["roll"], [desk, words, each], [film_, at, link], **quiet); stop.click(h["stop"], desk, None, **still); push.click(h["push"], desk, None, **still); gr.on([tell.click, other.submit], h["tell"], [desk, other], None, **still)
+        drive_.click(h["roll"], [desk, words, each], [film_, at, link], **quiet); stop.click(h["stop"], desk, None, **quiet); push.click(h["push"], desk, None, **quiet); gr.on([tell.click, other.submit], h["tell"], [desk, other], None, **quiet)
         replay_.click(h["recorded"], [desk, kind, how], [film_, at], **quiet)
         for slider, which, where_ in ((at, "take", film_), (follow_at, "followed", followed), (broken_at, "broken", broken)): slider.input(h[f"slide_{which}"], [desk, slider], where_, trigger_mode="always_last", **quiet)
         make_fail.click(h["fault"], [desk, cause, where], [broken, broken_at, talk, cause_was, link], **quiet); ask_all.click(h["question"], desk, talk, **quiet); gr.on([ask_own.click, own_q.submit], h["question_own"], [desk, own_q], talk, **quiet); tell_cause.click(h["reveal"], desk, [talk, cause_was], **quiet)
@@ -660,16 +666,20 @@ def build() -> gr.Blocks:
     return page.queue(max_size=24, default_concurrency_limit=4, api_open=False)
 
 # %% ../nbs/09_demo.ipynb #d900004a
-def warm():
-    "Load everything, and think once, so that nobody waits for it"
-    v = world_view(); in_vectors(v); policy(); [model(n) for n in STAGES if n != "tiny-student"]; stage(v.scene, 288).draw(); [None for _ in in_words("tiny-teacher", v, True)]
+def warming() -> list: # of functions
+    "Load everything, and think once, piece by piece, so that nobody waits for it"
+    v = world_view()
+    return [lambda: in_vectors(v), *(functools.partial(model, n) for n in STAGES if n != "tiny-student"), lambda: [None for _ in in_words("tiny-teacher", v, True)], policy, lambda: stage(v.scene, 288).draw()]
+
+def warm_up(): [WORKER.submit(f).result() for f in WORKER.submit(warming).result()]      # a visitor's request comes in between
 
 def launch(port:int|None=None, host:str="127.0.0.1", share:bool=False, block:bool=True, open_browser:bool=False):
     "Serve the page; `share` makes it public through Gradio's tunnel, and is off unless asked for. Returns the page and its address"
-    page = WORKER.submit(build).result(); WORKER.submit(warm)
+    page = WORKER.submit(build).result()
     _, url, public = page.launch(server_port=port, server_name=host, share=share, inbrowser=open_browser, prevent_thread_lock=True, quiet=True, show_error=True, ssr_mode=False, max_file_size=MOST_BYTES, allowed_paths=[], max_threads=16, state_session_capacity=64,
                                  theme=THEME, css=CSS, footer_links=[], enable_monitoring=False, mcp_server=False, run_history=False)
     print(f"ReasonFlow's demo is at {public or url}" + (" (and everyone with this link can use it)" if public else ""), flush=True)
+    threading.Thread(target=warm_up, daemon=True).start()
     if block: page.block_thread()
     return page, url
 
@@ -698,7 +708,7 @@ def ask_widget(view=None):
 # %% ../nbs/09_demo.ipynb #d9000054
 def speed(answers:int=5, frames:int=40) -> dict: # name: result with value, n, low, high
     "Milliseconds to a path, and frames a second of a live rollout, one at a time and with nothing else open"
-    views = [world_view(500_400 + i) for i in range(answers)]; warm()
+    views = [world_view(500_400 + i) for i in range(answers)]; [f() for f in warming()]
     out = {"student, ms to a path": bootstrap([in_vectors(v).ms for v in views])}
     out["teacher, ms to a path"] = bootstrap([[a for a in in_words("tiny-teacher", v, think=True)][-1].ms for v in views])
     rates = []

@@ -39,7 +39,7 @@ class Visitor:
         for a in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--hide-scrollbars", f"--window-size={max(width, 500)},{height}"): o.add_argument(a)
         self.b, self.site = webdriver.Chrome(options=o, service=Service(shutil.which("chromedriver"))), site
         self.b.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", dict(width=width, height=height, deviceScaleFactor=1, mobile=width < 500))
-    def go(self, query=""): began = time.time(); self.b.get(f"{self.site}/{query}"); self.wait("#rf-scene img"); self.paint = time.time() - began; time.sleep(.5); return self
+    def go(self, query=""): began = time.time(); self.b.get(f"{self.site}/{query}"); self.wait("#rf-scene img"); self.paint = time.time() - began; self.wait("#rf-link textarea, #rf-link input, .toast-body", lambda e: e.get_attribute("value") or e.text); time.sleep(.3); return self      # painted; then its link has been read
     def all(self, css): return self.b.find_elements("css selector", css)
     def wait(self, css, what=lambda e: True, seconds=60):
         end = time.time() + seconds
@@ -95,7 +95,7 @@ def test_trajectory(v):
     from selenium.webdriver.common.keys import Keys
     v.all("#rf-editor circle")[4].send_keys(Keys.ARROW_LEFT); link = v.b.current_url
     v.wait("body", lambda e: v.b.current_url != link, 10)
-    v.click("rf-follow"); v.wait("#rf-followed .rf-moment"); v.wait("#rf-follow-at input[type=range]", lambda e: e.is_displayed(), 90); v.says("#rf-followed", "live tiny-policy"); assert "test scenes" in v.text("#rf-follows"); v.shot("trajectory-followed")
+    v.click("rf-follow"); v.wait("#rf-followed .rf-moment"); v.wait("#rf-follow-at input[type=range]", lambda e: e.is_displayed(), 90); v.says("#rf-followed", "live tiny-policy", "passed the edited points"); assert "test scenes" in v.text("#rf-follows"); v.shot("trajectory-followed")
     v.go("?" + urlparse(v.b.current_url).query); assert len(v.all("#rf-editor circle")) == 5 and np.allclose(at(2), dragged, atol=1.5)        # a link brings the edited path back
 
 def test_click_moves_the_nearest_point(v):
@@ -109,7 +109,7 @@ def test_click_moves_the_nearest_point(v):
 
 def test_rollout(v):
     from selenium.webdriver.common.keys import Keys
-    v.tab("Rollout"); v.click("rf-drive"); v.wait("#rf-film .rf-moment"); v.click("rf-push"); v.says("#rf-film", "was moved", seconds=30)
+    v.tab("Rollout"); v.click("rf-push"); v.error("nothing is running"); v.click("rf-drive"); v.wait("#rf-film .rf-moment"); v.click("rf-push"); v.says("#rf-film", "was moved", seconds=30)
     thing = re.search(r"the (\w+ \w+)", v.wait("#rf-words textarea").get_attribute("value"))[1]
     v.type("rf-other", f"lift the {thing}"); v.click("rf-tell"); v.says("#rf-film", f"“lift the {thing}”", seconds=30)
     v.click("rf-stop"); v.wait("#rf-at input[type=range]", lambda e: e.is_displayed(), 30); v.says("#rf-film", "stopped", "live tiny-policy"); v.shot("rollout")
