@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['app', 'console', 'NOTEBOOKS', 'DRIVEN', 'SUITES', 'notebooks_folder', 'run_notebook', 'results_table', 'figures_of',
            'report', 'run', 'evaluate', 'merge', 'demos', 'couple', 'refine', 'failures', 'plan', 'push', 'subset',
-           'pins', 'check_machine', 'doctor', 'main', 'reasoning_table', 'latent_table', 'policy_table', 'readme_table',
-           'readme_figure', 'readme']
+           'demo', 'pins', 'check_machine', 'doctor', 'main', 'reasoning_table', 'latent_table', 'policy_table',
+           'readme_table', 'readme_figure', 'readme']
 
 # %% ../nbs/cli.ipynb #e429bea0
 import csv, html, importlib.util, json, os, platform, shutil, subprocess, sys, time
@@ -262,6 +262,16 @@ def subset(folder: Path = typer.Argument(..., help="where it is to lie; the same
             for name, n in counts.items(): console.print(f"{split:6} {name:24} {n:8,}", highlight=False)
     except (ValueError, OSError, RuntimeError) as e: _fail(e)
     console.print("[green]whole[/green]: schema, checksums and every picture")
+
+# %% ../nbs/cli.ipynb #97cf3d22
+@app.command()
+def demo(port: int = typer.Option(None, help="without: the first free one from 7860"), host: str = typer.Option("127.0.0.1", help="0.0.0.0 lets other machines of the network reach it"),
+         share: bool = typer.Option(False, "--share", help="also a public link, through Gradio's tunnel"), open_browser: bool = typer.Option(False, "--open", help="open it in the browser"), speed: bool = typer.Option(False, "--speed", help="only measure how quick it is here")):
+    "The tiny models live on a page: ask them, watch them drive, disturb them."
+    try: from reasonflow import demo as page
+    except ImportError as e: _fail(f"{e}: run `make setup`, or pip install 'gradio>=6.31,<7'")
+    if not speed: return page.launch(port, host, share, open_browser=open_browser)
+    for name, r in page.speed().items(): console.print(f"{name:30} {show(r)}", highlight=False)
 
 # %% ../nbs/cli.ipynb #de932544
 def pins():

@@ -1,0 +1,184 @@
+"The demo as a visitor meets it: every tab is driven in a real browser; limits, links and hooks without one"
+import json, os, re, shutil, subprocess, sys, time, types, urllib.error, urllib.request
+from pathlib import Path
+from urllib.parse import parse_qsl, urlparse
+import numpy as np, pytest
+from PIL import Image
+ROOT = Path(__file__).resolve().parent.parent
+SCREENS = ROOT/"runs"/"demo-screens"                                # kept as the tests' output
+
+def chromium(): return next((p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None)
+
+def free_port():
+    import socket
+    with socket.socket() as s: s.bind(("127.0.0.1", 0)); return s.getsockname()[1]
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    "The page as `reasonflow demo` serves it, from a folder that is none of ours"
+    if url := os.environ.get("REASONFLOW_DEMO_URL"): yield url.rstrip("/"); return            # one that is being served already
+    began = time.time()
+    log = open(tmp_path_factory.mktemp("demo")/"log", "w+")
+    p = subprocess.Popen([sys.executable, "-m", "reasonflow.cli", "demo", "--port", str(free_port())], cwd=Path(log.name).parent, env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}, stdout=log, stderr=subprocess.STDOUT, text=True)
+    try:
+        while time.time() - began < 180:
+            if found := re.search(r"http://\S+", said := Path(log.name).read_text()): break
+            assert p.poll() is None, said
+            time.sleep(.2)
+        else: raise AssertionError(f"no address after {time.time() - began:.0f} s: {said}")
+        print(f"\nserving after {time.time() - began:.1f} s")
+        yield found[0].rstrip("/")
+    finally: p.terminate(); p.wait(10)
+
+class Visitor:
+    "A browser with what the tests need of it"
+    def __init__(self, site, width=1280, height=1500):
+        from selenium import webdriver
+        from selenium.webdriver.chrome.service import Service
+        o = webdriver.ChromeOptions(); o.binary_location = chromium(); o.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+        for a in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--hide-scrollbars", f"--window-size={max(width, 500)},{height}"): o.add_argument(a)
+        self.b, self.site = webdriver.Chrome(options=o, service=Service(shutil.which("chromedriver"))), site
+        self.b.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", dict(width=width, height=height, deviceScaleFactor=1, mobile=width < 500))
+    def go(self, query=""): began = time.time(); self.b.get(f"{self.site}/{query}"); self.wait("#rf-scene img"); self.paint = time.time() - began; self.wait("#rf-link textarea, #rf-link input, .toast-body", lambda e: e.get_attribute("value") or e.text); time.sleep(.3); return self      # painted; then its link has been read
+    def all(self, css): return self.b.find_elements("css selector", css)
+    def wait(self, css, what=lambda e: True, seconds=60):
+        end = time.time() + seconds
+        while time.time() < end:
+            try:
+                if hits := [e for e in self.all(css) if what(e)]: return hits[0]
+            except Exception as e:
+                if "stale" not in str(e): raise
+            time.sleep(.05)
+        raise AssertionError(f"{css} did not come; the page says: {self.text('body')[-800:]}")
+    def text(self, css): return " ".join(e.text for e in self.all(css))
+    def says(self, css, *words, seconds=60): return self.wait(css, lambda e: all(w in e.text for w in words), seconds)
+    def answered(self): return self.wait("#rf-answers .rf-card:first-child .rf-badge", lambda e: "live tiny-teacher" in e.text and e.text.endswith("ms"), 90)      # it has stopped writing
+    def click(self, id): e = self.wait(f"#{id}", lambda e: e.is_displayed() and e.is_enabled()); self.b.execute_script("arguments[0].scrollIntoView({block: 'center'})", e); time.sleep(.15); e.click()
+    def tab(self, name): self.wait("#rf-tabs button[role=tab]", lambda e: e.text == name and e.is_displayed()).click(); time.sleep(.3)
+    def type(self, id, text):
+        from selenium.webdriver.common.keys import Keys
+        e = self.wait(f"#{id} textarea, #{id} input"); e.send_keys(Keys.CONTROL, "a"); e.send_keys(Keys.DELETE); e.send_keys(text) if text else None
+    def keys(self, css, key, n):
+        e = self.wait(css, lambda e: e.is_displayed())
+        for _ in range(n): e.send_keys(key)
+    def choose(self, id, option): self.click(id); self.wait("ul[role=listbox] li, [role=option]", lambda e: e.text.strip() == option).click(); time.sleep(.2)
+    def query(self): return dict(parse_qsl(urlparse(self.b.current_url).query))
+    def src(self, css): return self.wait(css).get_attribute("src")
+    def shot(self, name): SCREENS.mkdir(parents=True, exist_ok=True); self.b.save_screenshot(str(SCREENS/f"{name}.png"))
+    def error(self, words): self.says(".toast-body, .toast-wrap", words, seconds=20)
+
+@pytest.fixture(scope="module")
+def visitors(site):
+    if not (chromium() and shutil.which("chromedriver")): pytest.skip("no Chromium with chromedriver on this machine (Debian: apt-get install chromium chromium-driver)")
+    pytest.importorskip("selenium", reason="selenium is not installed: pip install -e '.[dev]'")
+    made = {w: Visitor(site, w) for w in (1280,)}
+    yield made
+    for v in made.values(): v.b.quit()
+
+@pytest.fixture
+def v(visitors): return visitors[1280].go()
+
+pytestmark = pytest.mark.slow
+
+def test_trajectory(v):
+    from selenium.webdriver import ActionChains
+    print(f"first useful paint {v.paint:.2f} s"); before = v.src("#rf-scene img"); words = v.wait("#rf-words textarea").get_attribute("value")
+    thing = re.search(r"the (\w+ \w+)", words)[1]; v.type("rf-words", f"pick up the {thing}"); v.click("rf-ask")
+    v.says("#rf-answers", "student, in six vectors", "live tiny-student", "ms"); v.answered()
+    teacher, student = v.all("#rf-answers .rf-card"); assert thing in teacher.text and "[[" in teacher.text and "verbalizer" in student.text
+    print("latencies shown:", re.findall(r"tiny-\w+ · [\w ]+ · (\d+ ms)", v.text("#rf-answers")))
+    assert v.query()["words"] == f"pick up the {thing}" and len(v.all("#rf-editor circle")) == 5 and v.src("#rf-scene img") == before; v.shot("trajectory")
+    at = lambda i: [float(v.all("#rf-editor circle")[i].get_attribute(k)) for k in ("cx", "cy")]
+    was = at(2); v.b.execute_script("arguments[0].scrollIntoView({block: 'center'})", v.wait("#rf-editor svg"))
+    ActionChains(v.b).click_and_hold(v.all("#rf-editor circle")[2]).move_by_offset(60, 30).release().perform()
+    v.wait("body", lambda e: "path" in v.query(), 10); assert at(2)[0] > was[0] + 80 and at(2)[1] > was[1] + 30; dragged = at(2)
+    from selenium.webdriver.common.keys import Keys
+    v.all("#rf-editor circle")[4].send_keys(Keys.ARROW_LEFT); link = v.b.current_url
+    v.wait("body", lambda e: v.b.current_url != link, 10)
+    v.click("rf-follow"); v.wait("#rf-followed .rf-moment"); v.wait("#rf-follow-at input[type=range]", lambda e: e.is_displayed(), 90); v.says("#rf-followed", "live tiny-policy", "passed the edited points"); assert "test scenes" in v.text("#rf-follows"); v.shot("trajectory-followed")
+    v.go("?" + urlparse(v.b.current_url).query); assert len(v.all("#rf-editor circle")) == 5 and np.allclose(at(2), dragged, atol=1.5)        # a link brings the edited path back
+
+def test_click_moves_the_nearest_point(v):
+    from selenium.webdriver import ActionChains
+    v.click("rf-ask"); v.wait("#rf-editor circle"); svg = v.wait("#rf-editor svg"); v.answered()
+    before = [[e.get_attribute("cx"), e.get_attribute("cy")] for e in v.all("#rf-editor circle")]
+    v.b.execute_script("arguments[0].scrollIntoView({block: 'center'})", svg); time.sleep(.2); ActionChains(v.b).move_to_element_with_offset(svg, 0, svg.size["height"]*.45).click().perform()
+    v.wait("body", lambda e: "path" in v.query(), 10)
+    after = [[e.get_attribute("cx"), e.get_attribute("cy")] for e in v.all("#rf-editor circle")]
+    moved = [i for i, (a, b) in enumerate(zip(before, after)) if a != b]; assert len(moved) == 1 and abs(float(after[moved[0]][1]) - 950) < 30
+
+def test_rollout(v):
+    from selenium.webdriver.common.keys import Keys
+    v.tab("Rollout"); v.click("rf-push"); v.error("nothing is running"); v.click("rf-drive"); v.wait("#rf-film .rf-moment"); v.click("rf-push"); v.says("#rf-film", "was moved", seconds=30)
+    thing = re.search(r"the (\w+ \w+)", v.wait("#rf-words textarea").get_attribute("value"))[1]
+    v.type("rf-other", f"lift the {thing}"); v.click("rf-tell"); v.says("#rf-film", f"“lift the {thing}”", seconds=30)
+    v.click("rf-stop"); v.wait("#rf-at input[type=range]", lambda e: e.is_displayed(), 30); v.says("#rf-film", "stopped", "live tiny-policy"); v.shot("rollout")
+    end = int(v.wait("#rf-film .rf-moment").get_attribute("data-step")); assert 0 < end < 160; last = v.src("#rf-film img")
+    print("frames a second shown:", re.findall(r"(\d+) frames/s", v.text("#rf-film")))
+    cursor = v.wait("#rf-film .rf-now").get_attribute("x1"); v.keys("#rf-at input[type=range]", Keys.ARROW_LEFT, 6); v.wait(f"#rf-film .rf-moment[data-step='{end - 6}']", seconds=20)
+    assert v.src("#rf-film img") != last and float(v.wait("#rf-film .rf-now").get_attribute("x1")) < float(cursor) and f"step {end - 6}" in v.wait("#rf-film svg").get_attribute("textContent")      # film and plot moved together
+    v.keys("#rf-at input[type=range]", Keys.HOME, 1); v.wait("#rf-film .rf-moment[data-step='0']", seconds=20); assert "was moved" not in v.text("#rf-film") and v.query()["tab"] == "rollout"
+
+def test_recorded(v):
+    v.tab("Rollout"); v.click("rf-kept"); v.click("rf-replay"); v.says("#rf-film", "recorded tiny-policy", "done"); assert "live" not in v.text("#rf-film .rf-badge"); v.shot("rollout-recorded")
+
+def test_failure(v):
+    v.tab("Failure QA"); v.click("rf-fail"); v.says("#rf-broken", "recorded scripted expert"); assert "Injected" not in v.text("#rf-cause-was")
+    v.click("rf-ask-all"); v.says("#rf-talk", "What went wrong?", "Why did it fail?"); v.shot("failure"); assert "it was" not in v.text("#rf-talk")
+    v.type("rf-own", "What colour is the cube?"); v.click("rf-ask-own"); v.says("#rf-talk", "What colour is the cube?")
+    v.click("rf-reveal"); v.says("#rf-cause-was", "Injected: missed grasp"); v.says("#rf-talk", "✓"); v.shot("failure-told"); assert v.query() == {"tab": "failure", "fault": "missed grasp"}
+
+def test_learn(v):
+    v.tab("Learn"); v.click("rf-compare"); v.says("#rf-stages", "tiny-base", "tiny-sft", "tiny-teacher", "tiny-student", seconds=120); v.shot("learn")
+    assert len(v.all("#rf-stages .rf-card")) == 4 and "of 1000 off" in v.text("#rf-stages") and [e.get_attribute("href").rsplit("/", 1)[1] for e in v.all("#rf-stages a")] == ["00_base.ipynb", "01_sft.ipynb", "02_grpo.ipynb", "02_distill.ipynb"]
+
+def test_scenes_and_examples(v):
+    was = v.src("#rf-scene img"); v.click("rf-example-3"); v.says("#rf-scene", "made here"); v.answered(); assert v.src("#rf-scene img") != was and v.query()["things"].startswith("red cube")
+    v.click("rf-example-4"); v.says("#rf-scene", "outside what the tiny models were trained on"); v.answered(); v.shot("photo")
+    v.tab("Rollout"); v.click("rf-drive"); v.error("no simulator"); v.shot("error")
+    v.click("rf-another"); v.click("rf-next"); v.says("#rf-scene", "test scene 500001"); v.type("rf-things", "white ball, black plate"); v.click("rf-make"); v.wait("#rf-words textarea", lambda e: e.get_attribute("value") == "put the white ball on the black plate")
+    v.type("rf-things", "pink elephant"); v.click("rf-make"); v.error("does not exist here")
+
+def test_links_and_errors(v):
+    v.go("?tab=learn&seed=500003&family=stack&words=pick+up+everything"); assert "test scene 500003" in v.text("#rf-scene") and v.wait("#rf-words textarea").get_attribute("value") == "pick up everything" and v.wait("#rf-compare").is_displayed()
+    v.go("?photo=bridge+table"); v.says("#rf-scene", "outside"); v.go("?photo=..%2F..%2Fetc%2Fpasswd"); v.error("no photograph")
+    v.go("?words=%3Cscript%3Ewindow.evil%3D1%3C%2Fscript%3E&seed=500000"); v.click("rf-ask"); v.answered(); assert v.b.execute_script("return window.evil") is None
+    v.go(); v.type("rf-words", ""); v.click("rf-ask"); v.error("type an instruction")
+
+def test_uploads(v, tmp_path):
+    from reasonflow.demo import MOST_BYTES
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8)).save(tmp_path/"good.png"); (tmp_path/"text.png").write_text("no picture"); (tmp_path/"fat.png").write_bytes(b"0"*(MOST_BYTES + 1))
+    Image.fromarray(np.zeros((6000, 5000), np.uint8)).save(tmp_path/"wide.png"); v.click("rf-another")
+    send = lambda name: v.b.execute_script("const b = document.querySelector('#rf-upload'); return b.querySelector('input[type=file]') || b.parentElement.querySelector('input[type=file]')").send_keys(str(tmp_path/name))
+    send("good.png"); v.says("#rf-scene", "outside"); good = v.src("#rf-scene img")
+    for name, why in (("text.png", "no picture"), ("wide.png", "million"), ("fat.png", "size")): send(name); v.error(why); assert v.src("#rf-scene img") == good
+
+def test_phone(site, visitors):
+    p = Visitor(site, 390, 900)
+    try:
+        p.go(); wide = lambda: p.b.execute_script("return document.documentElement.scrollWidth - window.innerWidth"); assert wide() <= 0
+        p.click("rf-ask"); p.answered(); assert wide() <= 0; p.shot("phone-trajectory")
+        scene, answers = (p.wait(c).rect for c in ("#rf-scene", "#rf-answers")); assert answers["y"] > scene["y"] + scene["height"] and answers["width"] > 300          # one column
+        for name, id in (("Rollout", "rf-drive"), ("Failure QA", "rf-fail"), ("Learn", "rf-compare")): p.tab(name); assert p.wait(f"#{id}").is_displayed() and wide() <= 0
+        p.tab("Rollout"); p.click("rf-drive"); p.wait("#rf-film .rf-moment"); p.click("rf-stop"); p.wait("#rf-at input[type=range]", lambda e: e.is_displayed(), 30); assert wide() <= 0; p.shot("phone-rollout")
+    finally: p.b.quit()
+
+def test_nothing_is_fetched_from_elsewhere(v):
+    v.click("rf-ask"); v.answered()
+    asked = [json.loads(e["message"])["message"] for e in v.b.get_log("performance")]; urls = [m["params"]["request"]["url"] for m in asked if m["method"] == "Network.requestWillBeSent"]
+    assert urls and not [u for u in urls if not u.startswith((v.site, "data:", "blob:", "chrome", "about:"))], urls
+
+def test_files_stay_closed(site):
+    for path in ("/etc/passwd", str(ROOT/"settings.ini"), str(ROOT/"assets"/"photos"/"bridge_table.jpg")):
+        with pytest.raises(urllib.error.HTTPError) as e: urllib.request.urlopen(f"{site}/gradio_api/file={path}")
+        assert e.value.code in (403, 404)
+
+def test_hooks(monkeypatch):
+    "A tab for attention where the module is, a failure score where there is a detector; nothing where they are not"
+    import gradio as gr, reasonflow
+    from reasonflow import demo
+    tabs = lambda: [c["props"].get("label") for c in demo.build().get_config_file()["components"] if c["type"] == "tabitem"]
+    def put(name, **what): m = types.ModuleType(name); vars(m).update(what); monkeypatch.setitem(sys.modules, name, m); monkeypatch.setattr(reasonflow, name.rpartition('.')[2], m, raising=False)
+    put("reasonflow.attention"); assert "Attention" not in tabs()
+    put("reasonflow.attention", demo_tab=lambda desk: gr.Markdown("where it looks")); assert tabs()[-1] == "Attention"
+    put("reasonflow.failure", live_score=lambda take: .25); h, d = demo.handlers(), demo.Desk(view=demo.world_view()); film, *_ = next(h["roll"](d, d.view.words, False)); d.hand.stop = True; assert "value='0.25'" in film
