@@ -148,7 +148,7 @@ def test_links_and_errors(v):
 def test_uploads(v, tmp_path):
     from reasonflow.demo import MOST_BYTES
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8)).save(tmp_path/"good.png"); (tmp_path/"text.png").write_text("no picture"); (tmp_path/"fat.png").write_bytes(b"0"*(MOST_BYTES + 1))
-    Image.fromarray(np.zeros((6000, 5000), np.uint8)).save(tmp_path/"wide.png"); v.click("rf-another")
+    Image.fromarray(np.zeros((6000, 5000), np.uint8)).save(tmp_path/"wide.png"); v.click("rf-another"); v.wait("#rf-upload", lambda e: e.is_displayed())
     send = lambda name: v.b.execute_script("const b = document.querySelector('#rf-upload'); return b.querySelector('input[type=file]') || b.parentElement.querySelector('input[type=file]')").send_keys(str(tmp_path/name))
     send("good.png"); v.says("#rf-scene", "outside"); good = v.src("#rf-scene img")
     for name, why in (("text.png", "no picture"), ("wide.png", "million"), ("fat.png", "size")): send(name); v.error(why); assert v.src("#rf-scene img") == good
