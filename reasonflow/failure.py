@@ -274,7 +274,7 @@ def picture(record):
     kinds = [k.removeprefix("right, ") for k in r if k.startswith("right, ") and k.count(",") == 1]
     for y, k in enumerate(kinds):
         for what, colour, off in (("", "C0", -.2), (", the commonest with the right names", "C7", 0), (", the commonest answer", "k", .2)): v = r[f"right, {k}{what}"]; axes[2].plot([v["low"], v["high"]], [y + off]*2, c=colour, lw=2); axes[2].plot(v["value"], y + off, "o", ms=3, c=colour, label=(what.strip(", ") or record["vlm"]) if y == 0 else None)
-    axes[2].set_yticks(range(len(kinds)), [f"{k} (n {r[f'right, {k}']['n']})" for k in kinds], fontsize=7); axes[2].invert_yaxis(); axes[2].set_xlim(0, 1); axes[2].legend(fontsize=7, loc="center"); axes[2].set_title("answers that are right, word for word", fontsize=8)
+    axes[2].set_yticks(range(len(kinds)), [f"{k} (n {r[f'right, {k}']['n']})" for k in kinds], fontsize=7); axes[2].invert_yaxis(); axes[2].set_xlim(0, 1); axes[2].legend(fontsize=7, loc="upper center", bbox_to_anchor=(.4, -.08), ncols=3); axes[2].set_title("answers that are right, word for word", fontsize=8)
     bars_ = [(k.replace(", stopping by", "\n"), v) for k, v in r.items() if ", stopping by" in k and "without" not in k]
     for y, (k, v) in enumerate(bars_): axes[3].plot([v["low"], v["high"]], [y, y], c="C2", lw=2); axes[3].plot(v["value"], y, "o", c="C2", ms=4)
     axes[3].set_yticks(range(len(bars_)), [f"{k} (n {v['n']})" for k, v in bars_], fontsize=6.5); axes[3].invert_yaxis(); axes[3].axvline(0, c="k", lw=.6); axes[3].set_xlim(-.5, 1); axes[3].set_title(f"stop and ask; success without asking: {show(next(v for k, v in r.items() if k.startswith('success without')))}", fontsize=8)
