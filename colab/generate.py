@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 cfg = ConfigParser(delimiters=["="]); cfg.read(ROOT/"settings.ini"); cfg = cfg["DEFAULT"]
 GIT, BRANCH, REPO = cfg["git_url"], cfg["branch"], cfg["git_url"].split("github.com/")[1]
-STAGES = {"00_base": "base", "01_sft": "sft", "02_grpo": "grpo", "02_distill": "distill", "03_expert": "expert", "03_qwenpi": "qwenpi", "04_coupling": "coupling", "05_libero": "libero", "05_rl": "rl"}
+STAGES = {"00_base": "base", "01_sft": "sft", "02_grpo": "grpo", "02_distill": "distill", "03_expert": "expert", "03_qwenpi": "qwenpi", "04_coupling": "coupling", "05_libero": "libero", "05_rl": "rl", "06_refine": "refine", "07_attention": "attention", "08_failure": "failure"}
 def colab_url(name): return f"https://colab.research.google.com/github/{REPO}/blob/{BRANCH}/colab/{name}.ipynb"
 
 def folded(title, code): return f'#@title {title} {{ display-mode: "form" }}\n{code}'
