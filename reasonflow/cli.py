@@ -198,7 +198,7 @@ def refine(folder: Path = typer.Argument(..., help="where arms, rationales and r
 # %% ../nbs/cli.ipynb #8f41c0a2
 @app.command()
 def failures(folder: Path = typer.Argument(..., help="where the rollouts are kept; the same folder again goes on"), checkpoint: str = typer.Option("tiny-policy", help="a flow policy, folder or shipped name"), vlm: str = typer.Option("tiny-sft", help="who is asked what failed"),
-             episodes: int = typer.Option(240, min=20, help="rollouts: a third is learnt from, the rest draws the bands and is tested"), films: int = typer.Option(20, min=1, help="films of each cause"), promise: float = typer.Option(.1, min=.001, max=.5, help="false alarms: at most this share of successes"), seed: int = 0,
+             episodes: int = typer.Option(240, min=20, help="rollouts: a third is learnt from, the rest draws the bands and is tested"), films: int = typer.Option(15, min=1, help="films of each cause"), promise: float = typer.Option(.1, min=.001, max=.5, help="false alarms: at most this share of successes"), seed: int = 0,
              json_file: Path = typer.Option(None, "--json", help="where to write the results")):
     "Ask what failed and why, and ring while it fails: answers by kind, alarms at a promised rate, and what stopping to ask gains."
     from reasonflow.failure import as_record, measure
