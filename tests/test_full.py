@@ -265,7 +265,7 @@ def test_waiting_is_measured_and_logged(tmp_path):
     from reasonflow.base import corpus
     from reasonflow.runs import Run, read_metrics
     from reasonflow.sft import GroundingTrainer, sft_config
-    from reasonflow.stream import Feed, Stream, Waiting
+    from reasonflow.stream import Feed, Stream
     place, _ = rows_of(tmp_path/"a")
     class Slow(Stream):
         def __getitem__(self, k): time.sleep(.05); return super().__getitem__(k)
@@ -273,11 +273,10 @@ def test_waiting_is_measured_and_logged(tmp_path):
     for feed in (slow, quick):
         for _ in feed: time.sleep(.1)
     assert slow.waiting > .3 and quick.waiting < slow.waiting
-    class Trainer(Waiting, GroundingTrainer): pass
     tok = train_tokenizer(corpus()); losses = []
     for workers in (0, 1):
         model, processor = new_model(tok, "smoke"); record = Run("x", tmp_path/f"run{workers}")
-        Trainer(model, processor, sft_config(tmp_path/str(workers), 2, 2, 1e-3, log_steps=1, disable_tqdm=True, dataloader_num_workers=workers), Stream(place, cache=tmp_path/"cache", seed=5), record=record).train()
+        GroundingTrainer(model, processor, sft_config(tmp_path/str(workers), 2, 2, 1e-3, log_steps=1, disable_tqdm=True, dataloader_num_workers=workers), Stream(place, cache=tmp_path/"cache", seed=5), record=record).train()
         rows = read_metrics(record.folder); losses.append([r["loss"] for r in rows if "loss" in r]); assert all(0 <= r["waiting"] <= 1 for r in rows if "loss" in r)
     assert losses[0] == losses[1] and len(losses[0]) == 2
 
