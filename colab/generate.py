@@ -173,7 +173,7 @@ def convert(name): # the notebook as a dict
     facts = dict(name=name, stage=stage, module=module, git=GIT, branch=BRANCH, extra=json.dumps(libero_packages()) if stage == "libero" else "()", places=", and needs places" if stage in ("sft", "grpo") else "",
                  resume="the record stays, a stopped run begins anew" if stage == "base" else "run the same cells again and it goes on where it stopped")
     def add(id, kind, text, tags=None):
-        cells.append(dict(cell_type=kind, id=id, metadata=dict(tags=tags) if tags else {}, source=text.splitlines(True)) | (dict(execution_count=None, outputs=[]) if kind == "code" else {}))
+        cells.append(dict(cell_type=kind, id=id, metadata=dict(tags=tags) if tags else {}, source=text) | (dict(execution_count=None, outputs=[]) if kind == "code" else {}))
         if kind == "code" and text.startswith("#@title"): cells[-1]["metadata"]["cellView"] = "form"
     for i, c in enumerate(nb["cells"]):
         source, id = "".join(c["source"]), c["id"]
