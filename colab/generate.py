@@ -103,7 +103,7 @@ from reasonflow.expert import load_policy
 tried = [run_trials(p, [{trial}], at_once=1, size=p.about.get("image", 144), progress=False)[0] for p in ({before}, {after})]
 strip(tried).suptitle("one scene: {when} (above), and after", x=0, ha="left", fontsize=9);"""
 DRIVEN = "## Before and after, in one scene\n\nA validation scene that is not chosen for its outcome: above the policy {before}, below the one that this run made."
-INSIDE = {"d5000019": "\n    # before and after\n    " + drive_twice('QwenPolicy(QwenPI(load(S["vlm"])[0], head_for(vlm.config, **TINY, aim=True), S["draws"]), processor, shown.norm, shown.arm, noise=0., robot=shown.robot)', trial='Trial(S["suite"], tasks[0], 0)', when="before, with a head of random weights").replace("\n", "\n    ")}      # likewise, within the branch that ends the cell
+INSIDE = {"d5000019": "\n    # before and after\n    " + drive_twice('QwenPolicy(QwenPI(load(S["vlm"])[0], head_for(vlm.config, **TINY, aim=True), S["draws"]), processor, shown.norm, shown.arm, noise=0., robot=shown.robot)', trial='Trial(S["suite"], tasks[0], 0)', when="before, with a head of random weights").replace('suptitle("', 'suptitle(f"').replace('and after"', 'and after ({label()})"').replace("\n", "\n    ")}      # likewise, within the branch that ends the cell
 EXTRAS = {
     "base": ("06873eab", "## Before and after, on one frame\n\nThe same question to the model with random weights, to the one that this run made, and to `tiny-base`. White is the truth.", """\
 from reasonflow.backbone import answer, load
@@ -173,7 +173,7 @@ def convert(name): # the notebook as a dict
     facts = dict(name=name, stage=stage, module=module, git=GIT, branch=BRANCH, extra=json.dumps(libero_packages()) if stage == "libero" else "()", places=", and needs places" if stage in ("sft", "grpo") else "",
                  resume="the record stays, a stopped run begins anew" if stage == "base" else "run the same cells again and it goes on where it stopped")
     def add(id, kind, text, tags=None):
-        cells.append(dict(cell_type=kind, id=id, metadata=dict(tags=tags) if tags else {}, source=text.splitlines(True)) | (dict(execution_count=None, outputs=[]) if kind == "code" else {}))
+        cells.append(dict(cell_type=kind, id=id, metadata=dict(tags=tags) if tags else {}, source=text) | (dict(execution_count=None, outputs=[]) if kind == "code" else {}))
         if kind == "code" and text.startswith("#@title"): cells[-1]["metadata"]["cellView"] = "form"
     for i, c in enumerate(nb["cells"]):
         source, id = "".join(c["source"]), c["id"]
