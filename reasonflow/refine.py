@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SECTIONS', 'SCHEMA', 'ASK', 'Truth', 'truth_at', 'scene_graph', 'in_words', 'by_section', 'claims', 'wrong_share',
-           'BadRationale', 'parsed', 'LocalTeacher', 'Endpoint', 'annotate', 'read_rationales', 'RefinedPI',
-           'RefineLooks', 'RefineCollator', 'speak', 'reasons_exam', 'RefineArm', 'refine_arms']
+           'BadRationale', 'parsed', 'LocalTeacher', 'Endpoint', 'annotate', 'read_rationales', 'nats', 'with_words',
+           'RefinedPI', 'RefineLooks', 'RefineCollator', 'speak', 'reasons_exam', 'RefineArm', 'refine_arms']
 
 # %% ../nbs/06_refine.ipynb #f6000005
 import base64, io, json, os, re, time, urllib.error, urllib.request
@@ -24,7 +24,7 @@ from .distill import Cached, embed
 from .episodes import EpisodeSet
 from .qwenpi import PictureCollator, Pictures, prepare_pictures
 from .records import Quarantine, frame_facts, step_text
-from .runs import same_request, wilson
+from .runs import bootstrap, same_request, wilson
 from .waypoints import format_point, to_grid
 from .world import show_at
 
@@ -167,20 +167,21 @@ def annotate(folder, demos, every:int=4, teacher="scene graph", progress=True) -
 def read_rationales(folder): return {(int(p.stem), int(step)): row["said"] for p in sorted(Path(folder).glob("[0-9]*.json")) for step, row in json.loads(p.read_text()).items() if "said" in row}
 
 # %% ../nbs/06_refine.ipynb #f6000017
+def nats(policy, read, words): # a `Read` that ends with them; (B, n) tokens, -100 behind the end; to (B, n), 0 there
+    "How unlikely the language model finds each word, told those before it"
+    return F.cross_entropy(policy.qwen_vl_interface.model.lm_head(read.hidden[-1][:, -words.shape[1]:]).float().mT, words, ignore_index=-100, reduction="none")
+
+def with_words(policy, batch, words): return policy.read(batch, policy.qwen_vl_interface.model.get_input_embeddings()(words[:, :-1].clamp(min=0)))
+
 class RefinedPI(CoupledPI):
     "A `CoupledPI` whose language model also says why: L_action + λ L_reasoning, the lowest layers at rest (ReFineVLA: arXiv 2505.19080)"
     def __init__(self, vlm, config, weight:float=.3, frozen:int=0, draws:int=4): # λ; how many of the lowest layers rest
         super().__init__(vlm, config, Coupling(), None, draws); self.weight = weight
         for layer in vlm.model.language_model.layers[:frozen]: layer.requires_grad_(False)
-    def said(self, read, words): # (B, n) tokens, -100 behind the end; to the mean log loss of a token, in nats
-        "How unlikely the language model finds the words"
-        logits = self.qwen_vl_interface.model.lm_head(read.hidden[-1][:, -words.shape[1]:])
-        return F.cross_entropy(logits.float().mT, words, ignore_index=-100)
-    def with_words(self, batch, words): return self.read(batch, self.qwen_vl_interface.model.get_input_embeddings()(words[:, :-1].clamp(min=0)))
     def forward(self, batch, actions, real=None, aim=None, words=None):
         if not self.weight or words is None: return self.action_loss(self.read(batch), actions, real, self.draws, aim)
-        read = self.with_words(batch, words)
-        return self.action_loss(read, actions, real, self.draws, aim) + self.weight*self.said(read, words)
+        read = with_words(self, batch, words)
+        return self.action_loss(read, actions, real, self.draws, aim) + self.weight*nats(self, read, words).sum()/(words >= 0).sum()
 
 class RefineLooks(SpaceLooks):
     "Looks with their reasons, or with those of another look"
@@ -215,13 +216,16 @@ def speak(policy, batch, tokenizer, most:int=140) -> list: # of texts; a prompt 
     return [tokenizer.decode(w[w != tokenizer.eos_token_id], skip_special_tokens=True) for w in words]
 
 def reasons_exam(policy, pictures, looks, collate, most:int=40) -> dict: # results by name
-    "Of reasons for up to `most` looks of recordings of the embedded world: wrong statements, and answers that have all four sections"
-    some, checked, whole = looks[::max(1, len(looks)//most)][:most], [], 0; at = lambda i: (int(pictures.all["episode"][i]), int(pictures.all["step"][i]))
+    "For up to `most` looks of recordings of the embedded world: how unlikely their reasons are, and those of another look; of what is said, wrong statements, and answers that have all four sections"
+    some, checked, whole, unlikely = looks[::max(1, len(looks)//most)][:most], [], 0, {"nats a word, its reasons": [], "nats a word, another look's": []}; at = lambda i: (int(pictures.all["episode"][i]), int(pictures.all["step"][i]))
     acted = lru_cache(4)(lambda e: act_again(pictures.record[e]))
     for k in range(0, len(some), 40):
-        for i, text in zip(some[k:k + 40], speak(policy, collate([pictures[i] for i in some[k:k + 40]])["batch"], collate.tok)):
+        batch = collate([pictures[i] for i in some[k:k + 40]])["batch"]; reasons = [in_words(pictures.told[at(i)]) for i in some[k:k + 40]]
+        for name, texts in zip(unlikely, (reasons, reasons[len(reasons)//2:] + reasons[:len(reasons)//2])):
+            words = collate.words(texts); unlikely[name] += (nats(policy, with_words(policy, batch, words), words).sum(1)/(words >= 0).sum(1)).tolist()
+        for i, text in zip(some[k:k + 40], speak(policy, batch, collate.tok)):
             said = by_section(text); whole += bool(said); checked.append(claims(said, truth_at(*acted(at(i)[0]), at(i)[1])))
-    return {f"reasons, wrong statements, {k}": v for k, v in wrong_share(checked).items()} | {"reasons, all four sections": wilson(whole, len(some))}
+    return {f"reasons, {name}": bootstrap(v) for name, v in unlikely.items()} | {f"reasons, wrong statements, {k}": v for k, v in wrong_share(checked).items()} | {"reasons, all four sections": wilson(whole, len(some))}
 
 # %% ../nbs/06_refine.ipynb #f600001d
 @dataclass(frozen=True)
