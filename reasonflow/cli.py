@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['app', 'console', 'NOTEBOOKS', 'DRIVEN', 'SUITES', 'notebooks_folder', 'run_notebook', 'results_table', 'figures_of',
-           'report', 'run', 'evaluate', 'merge', 'demos', 'couple', 'refine', 'failures', 'plan', 'push', 'subset',
-           'demo', 'pins', 'check_machine', 'doctor', 'main', 'reasoning_table', 'latent_table', 'policy_table',
-           'readme_table', 'readme_figure', 'readme']
+           'report', 'run', 'evaluate', 'merge', 'demos', 'couple', 'refine', 'failures', 'alarm', 'plan', 'push',
+           'subset', 'demo', 'pins', 'check_machine', 'doctor', 'main', 'reasoning_table', 'latent_table',
+           'policy_table', 'readme_table', 'readme_figure', 'readme']
 
 # %% ../nbs/cli.ipynb #e429bea0
 import csv, html, importlib.util, json, os, platform, shutil, subprocess, sys, time
@@ -209,6 +209,18 @@ def failures(folder: Path = typer.Argument(..., help="where the rollouts are kep
     record = as_record(checkpoint, vlm, results, curves, tried, episodes=episodes, films=films, promise=promise, seed=seed) | dict(seconds=round(time.time() - began, 1), hardware=hardware(), versions=versions())
     if json_file: json_file.parent.mkdir(parents=True, exist_ok=True); json_file.write_text(json.dumps(record)); console.print(f"written to {json_file}", highlight=False)
 
+
+# %% ../nbs/cli.ipynb #8f41c0a3
+@app.command()
+def alarm(folder: Path = typer.Argument(..., help="where the rollouts are kept; the same folder again goes on"), file: Path = typer.Argument(..., help="the alarm, .safetensors"),
+          checkpoint: str = typer.Option("tiny-policy", help="a flow policy, folder or shipped name"), promise: float = typer.Option(.1, min=.001, max=.5, help="false alarms: at most this share of successes"), seed: int = 0):
+    "Make the alarm that rings while a policy drives: a score with its band, in one small file."
+    from reasonflow.failure import alarm_from, keep_alarm
+    try: made = alarm_from(folder, checkpoint, promise, seed)
+    except (FileNotFoundError, ValueError) as e: _fail(e)
+    file.parent.mkdir(parents=True, exist_ok=True); keep_alarm(made, file)
+    for name, r in made.results.items(): console.print(f"{name:24} {show(r)}", highlight=False)
+    console.print(f"written to {file} ({file.stat().st_size/1000:.0f} kB)", highlight=False)
 
 # %% ../nbs/cli.ipynb #97cf3d15
 @app.command()
