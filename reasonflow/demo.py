@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['SEEN', 'SHOWN', 'MOST_BYTES', 'MOST_PIXELS', 'MOST_WORDS', 'OUTSIDE', 'ROWS_OF', 'STAGES', 'NOTEBOOKS_AT', 'LOOKERS',
            'EVERY', 'TABS', 'WORKER', 'THEME', 'CSS', 'EDITOR', 'EDITOR_CSS', 'EDITOR_JS', 'WORDS', 'WORDS_CSS',
-           'WORDS_JS', 'EXAMPLES', 'EMPTY', 'BUSY', 'WATCH', 'View', 'stage', 'view_of', 'world_view', 'things_of',
-           'made_view', 'task_of', 'open_photo', 'photos', 'photo_view', 'sentence', 'Answer', 'model', 'student',
-           'asked', 'written', 'in_words', 'in_vectors', 'uri', 'device', 'badge', 'figure', 'view_html', 'card',
-           'cards', 'Hand', 'Take', 'at_step', 'judged', 'move_aside', 'film', 'recorded_take', 'policy', 'bent',
-           'steer', 'seen', 'drive', 'moment', 'actions_svg', 'moment_html', 'follows', 'follow_exam', 'passed',
-           'follow_words', 'failed', 'clip_of', 'asked_about', 'failure_take', 'chat', 'revealed', 'truth_of',
-           'generations', 'generations_html', 'Gaze', 'watched', 'about', 'words_of', 'covered', 'alone', 'gaze_of',
-           'shown_word', 'gaze_html', 'link_of', 'path_text', 'linked', 'at_work', 'Desk', 'words_value', 'pad_value',
-           'points_of', 'handlers', 'build', 'warming', 'warm_up', 'launch', 'styled', 'take_widget', 'ask_widget',
-           'speed']
+           'WORDS_JS', 'EXAMPLES', 'EMPTY', 'BUSY', 'WATCH', 'PAGE_CSS', 'PAGE_JS', 'View', 'stage', 'view_of',
+           'world_view', 'things_of', 'made_view', 'task_of', 'open_photo', 'photos', 'photo_view', 'sentence',
+           'Answer', 'model', 'student', 'asked', 'written', 'in_words', 'in_vectors', 'uri', 'device', 'badge',
+           'figure', 'view_html', 'card', 'cards', 'Hand', 'Take', 'at_step', 'judged', 'move_aside', 'film',
+           'recorded_take', 'policy', 'alarm', 'bent', 'steer', 'seen', 'drive', 'moment', 'actions_svg', 'moment_html',
+           'alarm_words', 'follows', 'follow_exam', 'passed', 'follow_words', 'failed', 'clip_of', 'asked_about',
+           'failure_take', 'chat', 'revealed', 'truth_of', 'generations', 'generations_html', 'Gaze', 'watched',
+           'about', 'words_of', 'covered', 'alone', 'gaze_of', 'shown_word', 'gaze_html', 'link_of', 'path_text',
+           'linked', 'at_work', 'Desk', 'words_value', 'pad_value', 'points_of', 'handlers', 'build', 'warming',
+           'warm_up', 'launch', 'styled', 'take_widget', 'ask_widget', 'reel', 'questioned', 'record', 'speed']
 
 # %% ../nbs/09_demo.ipynb #d9000005
 import base64, copy, functools, html, inspect, io, json, math, os, re, threading, time
@@ -35,8 +35,9 @@ from .backbone import Collator, answer, bare, load, prompts
 from .distill import Growing, load_student, read_aloud, think_about
 from .evaluate import kept_examples, why_failed
 from .expert import load_policy
+from .failure import Feeling, load_alarm
 from .records import CAUSES, Episode, failure_questions, path as expert_path, prompt
-from .runs import bootstrap, find_asset, seed_everything
+from .runs import bootstrap, find_asset, seed_everything, weights_hash
 from .waypoints import SCALE, answer_text, draw, format_trajectory, mean_l2, parse_trajectory, resample
 from .world import COLOURS, FAMILIES, FAULTS, KINDS, OBJECTS, WORDINGS, Scene, Tabletop, Task, roll_out, sample_look
 
@@ -67,7 +68,6 @@ def world_view(seed:int=500_000, family:str|None=None) -> View:
     kind = "training" if seed < 400_000 else "validation" if seed < 500_000 else "test"
     return view_of(scene, task.instruction(scene), f"{kind} scene {seed}", seed=seed, **({"family": family} if family else {}))
 
-# %% ../nbs/09_demo.ipynb #d9000009
 def things_of(text:str) -> list: # of (colour, kind)
     "Read `red cube, blue bowl`"
     names = [re.sub(r"^(a|an|the)\s+", "", n.strip().lower()) for n in re.split(r"[,;\n]+", text or "") if n.strip()]
@@ -223,12 +223,16 @@ class Take:
     qpos: list = field(default_factory=list)     # T + 1
     tips: list = field(default_factory=list)     # T + 1 of (3,), m
     actions: list = field(default_factory=list)  # T of (7,)
+    scores: list = field(default_factory=list)   # of (step, how much it looks like a failure), look by look
+    upper: np.ndarray|None = None        # (looks,) the band of `scores`
     verdict: str = ""
     rate: float|None = None              # frames a second, as they came
     def note(self, env, action=None):
         self.qpos.append(env.data.qpos.copy()); self.tips.append(env.tip)
         if action is not None: self.actions.append(np.asarray(action, float))
     def __len__(self): return len(self.actions)
+    @property
+    def alarm(self): return next((step for (step, s), u in zip(self.scores, self.upper if self.upper is not None else ()) if s > u + 1e-9), None)      # the step at which it rings
 
 def at_step(pairs, step, default=None): return next((what for when, what in reversed(pairs) if when <= step), default)
 
@@ -267,6 +271,8 @@ def recorded_take(family="put on", success=True) -> Take:
 
 @lru_cache(maxsize=1)
 def policy(): return load_policy("tiny-policy")
+@lru_cache(maxsize=1)
+def alarm(): return load_alarm(find_asset("results/tiny-policy-alarm.safetensors"))
 
 def bent(student, latents, path, steps:int=60, lr:float=.03): # (M, d), (5, 2) in 0..1; to latents, spatial tokens (5, d), waypoints (5, 2)
     "The nearest thought, by gradient descent, after which the student itself says `path`"
@@ -292,14 +298,16 @@ def drive(scene, words, path=None, think="once", most:int=160, every:int=2, hand
     "`tiny-policy` drives, live; `path` (5, 2) in 0..1000 replaces the student's own"
     env, hand, p = Tabletop(SEEN, cameras=(), horizon=most + 1), hand or Hand(), copy.copy(policy()); p.slots, p.think = {}, think
     env.reset(options={"scene": scene, "task": task or task_of(scene, words)}); hand.runs = True
-    take, began, frames = Take(scene, "tiny-policy", True, [(0, words)]), time.perf_counter(), 0; take.note(env)
+    feeling, felt = Feeling(p, draws=0), []
+    take, began, frames = Take(scene, "tiny-policy", True, [(0, words)], upper=alarm().band.upper), time.perf_counter(), 0; take.note(env)
     while len(take) < most and not hand.stop:
         if hand.words is not None:
             words, hand.words = hand.words, None; env.task = task_of(scene, words); take.said.append((len(take), words)); take.events.append((len(take), f"told: {words}")); path = None
         o = seen(env, words)
         if path is not None and not take.paths: p.look([o], [0]); steer(p, path, deep)
-        chunk = p.predict_batch([o], [0])[0]; now = SCALE*p.slots[0]["waypoints"].numpy()
+        chunk = feeling.predict_batch([o], [0])[0]; now = SCALE*p.slots[0]["waypoints"].numpy()
         if not take.paths or not np.array_equal(take.paths[-1][1], now): take.paths.append((len(take), now))
+        if len(felt) < len(alarm().band.upper): felt.append(feeling.rows[0]["hidden"]); take.scores.append((len(take), float(alarm().score(np.array(felt))[-1])))
         for action in chunk[:8]:
             if hand.push:
                 hand.push, target = False, env.task.target if env.task else 0
@@ -330,20 +338,32 @@ def actions_svg(take, step:int, span:int=160) -> str:
         top = r*(h + gap) + 4; points = " ".join(f"{x(i):.1f},{top + h/2 - v*h/2:.1f}" for i, v in enumerate(a[:, column]))
         rows.append(f"<text x='0' y='{top + h/2 + 4}'>{name}</text><line class='rf-zero' x1='{x(0)}' x2='{x(span)}' y1='{top + h/2}' y2='{top + h/2}'/><polyline points='{points}' stroke='{colour}'/>")
     bottom = len(ROWS_OF)*(h + gap)
+    if take.upper is not None and take.scores:
+        top, tall, most = bottom + 4, 44, 1.1*max(take.upper.max(), max(s for _, s in take.scores), 1e-6); at = lambda i, v: f"{x(min(i, span)):.1f},{top + tall*(1 - v/most):.1f}"
+        edge, line = [at(8*k, u) for k, u in enumerate(take.upper)] + [at(span, take.upper[-1])], [at(i, v) for i, v in take.scores]
+        rows.append(f"<text x='0' y='{top + tall/2 + 4}'>risk</text><polygon class='rf-band' points='{x(0):.1f},{top + tall} {' '.join(edge)} {x(span):.1f},{top + tall}'/><polyline class='rf-risk' points='{' '.join(line)}'/>")
+        if take.alarm is not None: rows.append(f"<circle class='rf-ring' r='3.5' cx='{x(take.alarm):.1f}' cy='{at(0, dict(take.scores)[take.alarm]).split(',')[1]}'><title>alarm at step {take.alarm}</title></circle>")
+        bottom += tall + gap
     marks = "".join(f"<line class='rf-event' x1='{x(i):.1f}' x2='{x(i):.1f}' y1='2' y2='{bottom}'><title>{html.escape(what)}</title></line>" for i, what in take.events)
     return (f"<svg class='rf-actions' viewBox='0 0 {w} {bottom + 14}' role='img' aria-label='actions up to step {len(take)}, at step {step}'>{''.join(rows)}{marks}"
             f"<line class='rf-now' x1='{x(step):.1f}' x2='{x(step):.1f}' y1='0' y2='{bottom}'/><text x='{min(x(step), w - 52):.1f}' y='{bottom + 10}'>step {step}</text></svg>")
 
-def moment_html(take, step:int|None=None, score=None) -> str:
-    "A step of a take: film, sentence, actions; `score`: a live failure score in 0..1, if there is a detector"
+def moment_html(take, step:int|None=None) -> str:
+    "A step of a take: film, sentence, actions; with the failure score in its band, and the alarm, where it was felt"
     step = len(take) if step is None else int(np.clip(step, 0, len(take)))
     said, happened = at_step(take.said, step, ""), [what for when, what in take.events if when <= step]
     over, span = step == len(take), max(160, len(take))
-    mark = "" if score is None else f"<meter class='rf-score' min='0' max='1' value='{score:.2f}' title='failure score'>{score:.2f}</meter>"
+    risk, rings = at_step(take.scores, step), take.alarm is not None and take.alarm <= step
+    mark = "" if risk is None else f"<p class='rf-alarm' role='status'>Alarm at step {take.alarm}: the failure score has left its band.</p>" if rings else f"<p class='rf-calm'>Failure score {risk:.2f}, in its band.</p>"
     rate = f"{take.rate:.0f} frames/s" if take.live and take.rate else ""
     end = f"<span class='rf-verdict {'good' if take.verdict == 'done' else ''}'>{html.escape(take.verdict)}</span>" if over and take.verdict else ""
-    return (f"<div class='rf-moment' data-step='{step}'>{figure(moment(take, step), f'step {step}: {said}')}<div class='rf-side'><p class='rf-said'>“{html.escape(said)}”</p>{badge(take.live, take.by, more=rate)} {end}{mark}"
-            f"{''.join(f'<p class=rf-happened>{html.escape(w)}</p>' for w in happened[-3:])}{actions_svg(take, step, span)}</div></div>")
+    return (f"<div class='rf-moment' data-step='{step}'>{figure(moment(take, step), f'step {step}: {said}')}<div class='rf-side'><p class='rf-said'>“{html.escape(said)}”</p>{badge(take.live, take.by, more=rate)} {end}"
+            f"{''.join(f'<p class=rf-happened>{html.escape(w)}</p>' for w in happened[-3:])}{actions_svg(take, step, span)}{mark}</div></div>")
+
+def alarm_words() -> str:
+    "What the page says about the alarm, from what was measured"
+    a = alarm(); share = lambda k: f"{(r := a.results[k])['value']:.0%} [{100*r['low']:.0f}, {100*r['high']:.0f}] of {r['n']}"
+    return f"**Risk** is read from the policy's hidden state, in its band from {a.band.n} successes; for new undisturbed ones the promise is at most {a.band.promise:.0%} false alarms. In test scenes it rang in {share('false alarms')} successes and {share('true alarms')} failures. Once disturbed, nothing is promised."
 
 # %% ../nbs/09_demo.ipynb #d9000029
 def follows(seed:int, far:float=120, most:int=120) -> dict: # way: share
@@ -563,11 +583,11 @@ CSS = """
 .rf-cards {display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 230px), 1fr)); gap: 20px} .rf-card h3 {font-size: .95rem; font-weight: 600; margin: 0 0 .4rem} .rf-card .rf-badge {margin: .5rem 0 .2rem} .rf-card code {display: block; font-size: .72rem; overflow-wrap: anywhere; background: none; border: 0; padding: .2rem 0; margin: 0; color: var(--body-text-color-subdued)} .rf-card a {font-size: .8rem; color: #0f766e; margin: 0; padding: 0} .dark .rf-card a {color: #5eead4} .rf-card small {display: block; color: var(--body-text-color-subdued); font-size: .74rem}
 .rf-thought {font-size: .9rem; line-height: 1.4; margin: .3rem 0; white-space: pre-wrap} .rf-empty {border: 1px dashed #d6d3d1; border-radius: 10px; color: var(--body-text-color-subdued); min-height: 150px; display: flex; align-items: center; justify-content: center; padding: 1rem; text-align: center; font-size: .9rem}
 .rf-moment {display: grid; grid-template-columns: minmax(0, 5fr) minmax(0, 6fr); gap: 20px; align-items: start} .rf-said {font-size: 1rem; margin: 0 0 .4rem} .rf-happened {margin: .3rem 0 0; font-size: .84rem; color: #b45309} .rf-verdict {font-size: .85rem; margin-left: .4rem; color: #b91c1c} .rf-verdict.good {color: #15803d}
-.rf-actions {width: 100%; height: auto; margin-top: .7rem} .rf-actions text {font-size: 11px; fill: var(--body-text-color-subdued, #78716c)} .rf-actions polyline {fill: none; stroke-width: 1.4} .rf-zero {stroke: #d6d3d1; stroke-width: .6} .rf-now {stroke: #dc2626; stroke-width: 1.2} .rf-event {stroke: #d97706; stroke-width: 1; stroke-dasharray: 3 3} .rf-score {width: 100%}
+.rf-actions {width: 100%; height: auto; margin-top: .7rem} .rf-actions text {font-size: 11px; fill: var(--body-text-color-subdued, #78716c)} .rf-actions polyline {fill: none; stroke-width: 1.4} .rf-zero {stroke: #d6d3d1; stroke-width: .6} .rf-now {stroke: #dc2626; stroke-width: 1.2} .rf-event {stroke: #d97706; stroke-width: 1; stroke-dasharray: 3 3} .rf-band {fill: #0f766e; opacity: .16} .rf-actions .rf-risk {stroke: #b91c1c; stroke-width: 1.8} .rf-ring {fill: #b91c1c} .rf-alarm, .rf-calm {font-size: .84rem; margin: .4rem 0 0} .rf-alarm {color: #b91c1c; font-weight: 600} .rf-calm {color: var(--body-text-color-subdued, #78716c)}
 .rf-chips {gap: 6px !important} .rf-chips button {border-radius: 99px; font-weight: 400; font-size: .82rem; min-width: 0 !important; flex: 0 1 auto !important; padding: .3rem .8rem} .rf-end {align-items: flex-end}
 .rf-gaze {display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 20px; align-items: start} .rf-heads {display: grid; grid-template-columns: repeat(4, minmax(0, 1fr)); gap: 6px} .rf-heads figcaption {font-size: .62rem} .rf-heads img {border-radius: 5px} .rf-rho {margin: .6rem 0 .3rem}
 .rf-note {font-size: .84rem} .rf-note p {margin: .1rem 0; color: var(--body-text-color-subdued)} #rf-talk .icon-button-wrapper, .gradio-container footer {display: none !important} .gradio-container .form {gap: 12px; background: transparent !important; border: 0 !important; box-shadow: none !important}
-.dark .rf-actions polyline {filter: brightness(1.8)} .dark .rf-zero {stroke: #44403c} .dark .rf-verdict {color: #fca5a5} .dark .rf-verdict.good {color: #4ade80} .dark .rf-happened {color: #fbbf24}
+.dark .rf-actions polyline {filter: brightness(1.8)} .dark .rf-zero {stroke: #44403c} .dark .rf-verdict {color: #fca5a5} .dark .rf-verdict.good {color: #4ade80} .dark .rf-happened {color: #fbbf24} .dark .rf-alarm {color: #fca5a5} .dark .rf-band {fill: #2dd4bf}
 @media (max-width: 640px) {.gradio-container .main.app {padding: 12px 12px 30px !important} .rf-moment {grid-template-columns: minmax(0, 1fr)} .rf-gaze {gap: 10px} .rf-gaze:has(.rf-heads) {grid-template-columns: minmax(0, 1fr)} .rf-head h1 {font-size: 1.25rem} #rf-tabs button[role=tab] {padding: 0 9px; font-size: .86rem}}
 """
 EDITOR = """<div class="pad"><img src="{{value.image}}" alt="the scene, with the path to edit"><svg viewBox="0 0 1000 1000" aria-label="path: drag a point, or click where the nearest one should go"><polyline class="was" points="{{value.was}}"/><polyline class="line" points="{{value.line}}"/>
@@ -645,10 +665,10 @@ def handlers():
         if d.edited is not None: take.events.append((len(take), f"the fingertips passed the edited points at {passed(take, d.edited):.0f} of 1000, the student's own at {passed(take, d.path):.0f}"))
         yield moment_html(take), slider_of(take)
     def roll(d, words, each): # yields film, slider, link
-        say(d, words); drivable(d); d.hand.stop, hand, score = True, Hand(), getattr(optional("reasonflow.failure"), "live_score", None); d.hand = hand
+        say(d, words); drivable(d); d.hand.stop, hand = True, Hand(); d.hand = hand
         for take in drive(d.view.scene, d.view.words, think="each" if each else "once", hand=hand):
             if d.hand is not hand: return
-            d.take = take; yield moment_html(take, score=score and score(take)), gr.Slider(visible=False), gr.skip()
+            d.take = take; yield moment_html(take), gr.Slider(visible=False), gr.skip()
         yield moment_html(take), slider_of(take), link_of(d.view, tab="rollout")
     def slider_of(take): return gr.Slider(0, len(take), value=len(take), step=1, visible=True)
     def recorded(d, family, success): d.hand.stop = True; d.hand, d.take = Hand(), recorded_take(family, success == "success"); return moment_html(d.take), slider_of(d.take)
@@ -719,7 +739,7 @@ def build() -> gr.Blocks:
                     with gr.Tab("Rollout", id="rollout"):
                         with gr.Row(): drive_, stop = gr.Button("Drive", variant="primary", elem_id="rf-drive", min_width=100), gr.Button("Stop", variant="stop", elem_id="rf-stop", min_width=100)
                         film_ = gr.HTML(EMPTY.format("Press <b>Drive</b>: the policy acts in this scene."), elem_id="rf-film"); at = gr.Slider(0, 1, step=1, label="Step", visible=False, elem_id="rf-at")
-                        gr.Markdown("#### Disturb it while it runs")
+                        gr.Markdown(alarm_words(), elem_classes="rf-note", elem_id="rf-alarm-words"); gr.Markdown("#### Disturb it while it runs")
                         with gr.Row(): push, other, tell = gr.Button("Move the object", elem_id="rf-push", min_width=165, scale=1), gr.Textbox("", placeholder="another instruction, half way", show_label=False, container=False, max_length=MOST_WORDS, elem_id="rf-other", scale=3, min_width=180), gr.Button("Say it", elem_id="rf-tell", min_width=80, scale=1)
                         each = gr.Checkbox(False, label="Think again at every look (else once for each instruction)", elem_id="rf-each")
                         with gr.Accordion("Recorded episodes, from the evaluation", open=False, elem_id="rf-kept"):
@@ -794,6 +814,36 @@ def ask_widget(view=None):
         except ValueError as e: shown.value = f"<b>{html.escape(str(e))}</b>"
     button.on_click(go)
     return w.VBox([w.HBox([words, button]), shown])
+
+# %% ../nbs/09_demo.ipynb #d9000058
+PAGE_CSS = """:root {--body-text-color-subdued: #78716c} body {font: 15px/1.5 system-ui, sans-serif; color: #292524; background: #faf9f6; max-width: 1000px; margin: 0 auto; padding: 22px 24px 60px} h2 {font-size: 1.15rem; margin: 2.2rem 0 .7rem} .rf-head p, .rf-facts {color: #78716c} .rf-facts {font-size: .82rem; overflow-wrap: anywhere} input[type=range] {width: 100%; accent-color: #0f766e; margin: .8rem 0 0}
+.rf-qa {display: grid; grid-template-columns: minmax(0, 2fr) minmax(0, 3fr); gap: .35rem 1.2rem; margin: 1rem 0} .rf-qa dt {color: #57534e} .rf-qa dd {margin: 0} .rf-qa .right {color: #15803d} .rf-qa .wrong {color: #b91c1c} .rf-cards {max-width: 760px} .rf-gaze {max-width: 760px; margin-top: 1rem}
+@media (max-width: 640px) {body {padding: 14px 14px 40px} .rf-qa {grid-template-columns: minmax(0, 1fr); gap: .1rem} .rf-qa dd {margin-bottom: .7rem}}"""
+PAGE_JS = "document.querySelectorAll('.rf-reel').forEach(r => { const frames = JSON.parse(r.querySelector('script').textContent), to = r.querySelector('div'); r.querySelector('input').addEventListener('input', e => { to.innerHTML = frames[e.target.value]; }); });"
+
+def reel(take, every:int=4) -> str:
+    "A film with its slider, frame by frame, from its end on"
+    frames = [moment_html(take, i) for i in (*range(0, len(take), every), len(take))]; kept = json.dumps(frames).replace("</", "<\\/")
+    return f"<div class='rf-reel'><div>{frames[-1]}</div><input type='range' min='0' max='{len(frames) - 1}' value='{len(frames) - 1}' aria-label='step'><script type='application/json'>{kept}</script></div>"
+
+def questioned(rows) -> str:
+    "Questions and answers with the truth"
+    mark = lambda a, truth: "" if truth is None else " <span class='right'>✓</span>" if a.strip() == truth else f" <span class='wrong'>✗ it was: {html.escape(truth)}</span>"
+    return "<dl class='rf-qa'>" + "".join(f"<dt>{html.escape(q)}</dt><dd>{html.escape(a)}{mark(a, truth)}</dd>" for _, q, a, truth in rows) + "</dl>"
+
+def record(folder, # gets demo.html
+           seed:int=500_001, fault:str="missed grasp", short:bool=False) -> Path: # `short`: less of everything
+    "What the page shows, in one file that needs no server"
+    v, when, began = world_view(seed, "put on"), time.strftime("%Y-%m-%d"), time.perf_counter(); kept = lambda a: replace(a, live=False)
+    *_, teacher = in_words("tiny-teacher", v, think=True); student_ = in_vectors(v); *_, take = drive(v.scene, v.words, most=64 if short else 160); case = failed(fault, seed)
+    text, _, first = words_of("tiny-sft", v); gazes = [gaze_of("tiny-sft", v, text, first)] + ([] if short else [gaze_of("tiny-policy", v, token=0)])
+    parts = {f"It answers: “{v.words}”": cards(card(v, kept(teacher), "teacher, in words"), card(v, kept(student_), "student, in six vectors")), "It drives": reel(replace(take, live=False, rate=None), 8 if short else 4) + f"<p class='rf-facts'>{re.sub(r'[*]{2}', '', alarm_words())}</p>",
+             "Where it looks": "".join(gaze_html(v, kept(g), "top-k fusion") for g in gazes), f"A failure made to order ({fault}), and what tiny-sft says about it": reel(failure_take(case), 16 if short else 8) + badge(False, "tiny-sft", more="asked about three pictures of this film") + questioned(asked_about(case))}
+    body = "".join(f"<h2>{html.escape(title)}</h2>{part}" for title, part in parts.items()).replace("<b>recorded<\\/b> ", f"<b>recorded<\\/b> {when} · ").replace("<b>recorded</b> ", f"<b>recorded</b> {when} · ")      # in the page and in the reels
+    facts = ", ".join(f"{n} ({weights_hash(n)})" for n in ("tiny-sft", "tiny-teacher", "tiny-student", "tiny-policy"))
+    path = Path(folder)/"demo.html"; path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"<!doctype html><html lang='en'><meta charset='utf-8'><meta name='viewport' content='width=device-width'><title>ReasonFlow, recorded</title><style>{CSS}{PAGE_CSS}</style><div class='rf-head'><h1>ReasonFlow, recorded</h1><p>{when}, {v.note}. Shipped checkpoints, tiny: {facts}. One scene proves nothing; the notebooks have the numbers. Live: <code>reasonflow demo</code>.</p></div>{body}<p class='rf-facts'>Recorded in {time.perf_counter() - began:.0f} s.</p><script>{PAGE_JS}</script></html>", encoding="utf-8")
+    return path
 
 # %% ../nbs/09_demo.ipynb #d9000054
 def speed(answers:int=5, frames:int=40) -> dict: # name: result with value, n, low, high
