@@ -473,8 +473,7 @@ def words_of(name, view) -> tuple: # text, its tokens, which of them to begin wi
     if name == "tiny-policy": return "", list(ROWS_OF), 0
     *_, text = written(name, view.image, view.words, name == "tiny-teacher")
     a = about(name, view, text); words = a.words[a.at + 1:]; words = words[:words.index("<|im_end|>")] if "<|im_end|>" in words else words
-    after = len(words) - 1 - words[::-1].index("</think>") if "</think>" in words else 0
-    return text, words, next((i for i, w in enumerate(words) if i >= after and w.strip().isdigit()), 0)
+    return text, words, next((i + 1 for i in reversed(range(len(words) - 1)) if "[" in words[i] and words[i + 1].strip().isdigit()), 0)      # x of the last point: the goal
 
 @lru_cache(maxsize=8)
 def covered(scene, words): # what the policy sees first, its cells a row, (side, side, 7) what covering does to all movements
@@ -505,11 +504,11 @@ def gaze_html(view, g, kind) -> str:
     "A kind of map beside covering, and how far they agree"
     over = lambda m, name, size=None: figure(attention.painted(view.large, m), f"{name}, for {g.what}", f"<figcaption>{html.escape(name)}{'' if size is None else f' · {size:+.2f}'}</figcaption>")
     agree = lambda m: attention.agreement(m, g.drop); most = g.drop.flat[np.abs(g.drop).argmax()]
-    covering = over(np.abs(g.drop), f"covering: what is lost without the cell, at most {most:+.2f} {g.unit}")
+    covering = over(np.abs(g.drop), f"covering: what the cell is good for, {most:+.2g} {g.unit} where most")
     left = over(g.maps[kind], kind) if kind in g.maps else f"<div class='rf-heads'>{''.join(over(m, f'layer {l}, head {k}', agree(m)) for (l, k), m in g.heads.items())}</div>"
     rho = f"<p class='rf-rho'>Rank correlation with covering: <b>{agree(g.maps[kind]):+.2f}</b></p>" if kind in g.maps else "<p class='rf-rho'>Under each head, its rank correlation with covering.</p>"
     every = " · ".join(f"{k} {agree(m):+.2f}" for k, m in g.maps.items())
-    return f"<div class='rf-gaze'>{left}{covering}</div>{rho}{badge(g.live, g.by, g.ms, f'“{shown_word(g.what)}”')}<p class='rf-note'>All kinds: {every}. One scene, {g.drop.size} cells.</p>"
+    return f"<div class='rf-gaze'>{left}{covering}</div>{rho}{badge(g.live, g.by, g.ms, f'“{shown_word(g.what)}”')}<p class='rf-calm'>All kinds: {every}. One scene, {g.drop.size} cells.</p>"
 
 # %% ../nbs/09_demo.ipynb #d9000041
 TABS = ("trajectory", "rollout", "failure", "learn", "attention")
@@ -625,7 +624,7 @@ def points_of(value) -> np.ndarray: # (5, 2)
 
 EXAMPLES = [("put on", dict(seed=500_001, family="put on")), ("stack", dict(seed=500_000, family="stack")), ("second from the left", dict(seed=500_006, family="pick up", words="pick up the thing second from the left")),
             ("made here", dict(things="red cube, blue bowl, green can, white hammer", seed=1)), ("a photograph", dict(photo="google robot table"))]
-EMPTY = "<div class='rf-empty'>{}</div>"
+EMPTY = "<div class='rf-empty'><span>{}</span></div>"
 
 BUSY = EMPTY.format("Covering the picture, cell by cell …")
 WATCH = EMPTY.format("Press <b>Look</b>, then click a word, or a movement of the policy.")
@@ -836,9 +835,10 @@ def record(folder, # gets demo.html
     "What the page shows, in one file that needs no server"
     v, when, began = world_view(seed, "put on"), time.strftime("%Y-%m-%d"), time.perf_counter(); kept = lambda a: replace(a, live=False)
     *_, teacher = in_words("tiny-teacher", v, think=True); student_ = in_vectors(v); *_, take = drive(v.scene, v.words, most=64 if short else 160); case = failed(fault, seed)
-    text, _, first = words_of("tiny-sft", v); gazes = [gaze_of("tiny-sft", v, text, first)] + ([] if short else [gaze_of("tiny-policy", v, token=0)])
+    text, tokens, first = words_of("tiny-sft", v); word = f"<p>One digit of what tiny-sft says: <code>{html.escape(''.join(tokens[:first]))}<mark>{html.escape(tokens[first])}</mark>{html.escape(''.join(tokens[first + 1:]))}</code>" + ("" if short else "; below it, tiny-policy's first movement in x.") + "</p>"
+    gazes = [gaze_of("tiny-sft", v, text, first)] + ([] if short else [gaze_of("tiny-policy", v, token=0)])
     parts = {f"It answers: “{v.words}”": cards(card(v, kept(teacher), "teacher, in words"), card(v, kept(student_), "student, in six vectors")), "It drives": reel(replace(take, live=False, rate=None), 8 if short else 4) + f"<p class='rf-facts'>{re.sub(r'[*]{2}', '', alarm_words())}</p>",
-             "Where it looks": "".join(gaze_html(v, kept(g), "top-k fusion") for g in gazes), f"A failure made to order ({fault}), and what tiny-sft says about it": reel(failure_take(case), 16 if short else 8) + badge(False, "tiny-sft", more="asked about three pictures of this film") + questioned(asked_about(case))}
+             "Where it looks": word + "".join(gaze_html(v, kept(g), "top-k fusion") for g in gazes), f"A failure made to order ({fault}), and what tiny-sft says about it": reel(failure_take(case), 16 if short else 8) + badge(False, "tiny-sft", more="asked about three pictures of this film") + questioned(asked_about(case))}
     body = "".join(f"<h2>{html.escape(title)}</h2>{part}" for title, part in parts.items()).replace("<b>recorded<\\/b> ", f"<b>recorded<\\/b> {when} · ").replace("<b>recorded</b> ", f"<b>recorded</b> {when} · ")      # in the page and in the reels
     facts = ", ".join(f"{n} ({weights_hash(n)})" for n in ("tiny-sft", "tiny-teacher", "tiny-student", "tiny-policy"))
     path = Path(folder)/"demo.html"; path.parent.mkdir(parents=True, exist_ok=True)
