@@ -7,7 +7,7 @@ PRESET ?= tiny
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup renderer run test fast lab doctor bench clean fresh libero docs
+.PHONY: help setup renderer run test fast lab demo doctor bench clean fresh libero docs
 
 help:           ## this list
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/:/' | awk -F: '{printf "  make %-10s%s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ fast: setup     ## the quick part of the tests (no notebook is run)
 
 lab: setup      ## open JupyterLab on the notebooks
 	@jupyter lab nbs
+
+demo: setup     ## the tiny models live on a page, here on this machine (Ctrl-C ends it)
+	@reasonflow demo --open
 
 doctor: setup   ## what this machine has, and what to do about what is missing
 	@reasonflow doctor

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Question', 'KINDS', 'View', 'views', 'agreement', 'mass', 'seeing', 'Asked', 'places', 'ask', 'log_prob', 'cover',
-           'mean_colour', 'occlusion', 'enlarge', 'overlay', 'Rows', 'rows_of', 'fused', 'corrected', 'first_order',
-           'gradients', 'maps_of', 'study', 'by_kind', 'findings', 'gained', 'Gaze', 'chunk_from', 'action_gradient',
-           'chunks_of', 'action_maps', 'act_study']
+           'mean_colour', 'occlusion', 'enlarge', 'painted', 'overlay', 'Rows', 'rows_of', 'fused', 'corrected',
+           'first_order', 'gradients', 'maps_of', 'study', 'by_kind', 'findings', 'gained', 'Gaze', 'chunk_from',
+           'action_gradient', 'chunks_of', 'action_maps', 'act_study']
 
 # %% ../nbs/07_attention.ipynb #a7000005
 import gc
@@ -126,10 +126,12 @@ def enlarge(m, size:int): # (side, side) to (size, size)
     if size % len(m): raise ValueError(f"{len(m)} cells do not fill {size} pixels evenly")
     return np.kron(m, np.ones((size//len(m),)*2))
 
-def overlay(ax, image, m):
-    "A map over a picture: the redder, the nearer to its largest value"
-    m = np.asarray(m, float); share = enlarge(m/max(m.max(), 1e-12), len(image)).clip(0, 1)
-    ax.imshow(image.mean(2), cmap="gray", vmin=-160, vmax=255); ax.imshow(np.broadcast_to([.86, .08, .05], (*share.shape, 3)), alpha=.85*share); ax.axis("off")
+def painted(image, m): # (H, W, 3) uint8, (side, side) to (H, W, 3) uint8
+    "A map over a grey picture: the redder, the nearer to its largest value"
+    m = np.asarray(m, float); share = .85*enlarge(m/max(m.max(), 1e-12), len(image)).clip(0, 1)[..., None]
+    return ((1 - share)*255*(image.mean(2, keepdims=True) + 160)/415 + share*[219, 20, 13]).round().astype(np.uint8)
+
+def overlay(ax, image, m): ax.imshow(painted(image, m)); ax.axis("off")
 
 # %% ../nbs/07_attention.ipynb #a7000016
 class Rows:

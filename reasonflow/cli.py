@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['app', 'console', 'NOTEBOOKS', 'DRIVEN', 'SUITES', 'notebooks_folder', 'run_notebook', 'results_table', 'figures_of',
-           'report', 'run', 'evaluate', 'merge', 'demos', 'couple', 'refine', 'failures', 'plan', 'push', 'subset',
-           'demo', 'pins', 'check_machine', 'doctor', 'main', 'reasoning_table', 'latent_table', 'policy_table',
-           'readme_table', 'readme_figure', 'readme']
+           'report', 'record_demo', 'run', 'evaluate', 'merge', 'demos', 'couple', 'refine', 'failures', 'alarm',
+           'plan', 'push', 'subset', 'demo', 'pins', 'check_machine', 'doctor', 'main', 'reasoning_table',
+           'latent_table', 'policy_table', 'readme_table', 'readme_figure', 'readme']
 
 # %% ../nbs/cli.ipynb #e429bea0
 import csv, html, importlib.util, json, os, platform, shutil, subprocess, sys, time
@@ -64,11 +64,20 @@ def report(folders, path, preset) -> Path: # {stage: folder of its run}
         rows = "".join(f"<tr><td>{html.escape(name)}</td><td>{html.escape(str(shown(r)))}</td></tr>" for name, r in results.items())
         pictures = "".join(f"<img src='data:{kind};base64,{data}'>" for kind, data in figures_of(folder/"notebook.ipynb"))
         parts.append(f"<h2 id='{stage}'>{NOTEBOOKS[stage]}: {stage}</h2><p><a href='{os.path.relpath(folder/'notebook.ipynb', Path(path).parent)}'>the notebook as it was run</a></p>{pictures}<details><summary>{len(results)} results, with n and 95 % intervals</summary><table>{rows}</table></details>")
+    shown = "<p><a href='demo.html'>The demo, recorded at the end of this run</a>, by the shipped checkpoints</p>" if (Path(path).parent/"demo.html").exists() else ""
     machine = ", ".join(f"{k}: {v}" for k, v in hardware().items())
     style = "body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}img{max-width:100%;display:block;margin:.7rem 0}td{padding:.1rem 1rem .1rem 0;border-bottom:1px solid #eee;font-variant-numeric:tabular-nums}h2{margin-top:2.5rem;border-top:1px solid #ccc;padding-top:1rem}nav a{margin-right:1rem}"
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(f"<!doctype html><meta charset=utf-8><title>ReasonFlow, {preset}</title><style>{style}</style><h1>ReasonFlow at preset {preset}</h1><p>{'Laptop size: numbers from a few minutes of training each, not to be compared with published ones. ' if preset in ('smoke', 'tiny') else ''}{html.escape(machine)}; {time.strftime('%Y-%m-%d %H:%M')}</p><nav>{''.join(f'<a href=#{s}>{s}</a>' for s in folders)}</nav>{''.join(parts)}")
+    Path(path).write_text(f"<!doctype html><meta charset=utf-8><title>ReasonFlow, {preset}</title><style>{style}</style><h1>ReasonFlow at preset {preset}</h1><p>{'Laptop size: numbers from a few minutes of training each, not to be compared with published ones. ' if preset in ('smoke', 'tiny') else ''}{html.escape(machine)}; {time.strftime('%Y-%m-%d %H:%M')}</p><nav>{''.join(f'<a href=#{s}>{s}</a>' for s in folders)}</nav>{shown}{''.join(parts)}")
     return Path(path)
+
+def record_demo(folder, preset) -> bool:
+    "The demo as a page beside the report, by a process of its own: whatever becomes of it, the run has ended well"
+    few = preset == "smoke"
+    try: done = subprocess.run([sys.executable, "-m", "reasonflow.cli", "demo", "--record", str(folder), *(["--short"] if few else [])], capture_output=True, text=True, timeout=20 if few else 60); why = (done.stderr or done.stdout).strip()[-300:]
+    except (subprocess.TimeoutExpired, OSError) as e: done, why = None, str(e)[-300:]
+    if done is None or done.returncode: console.print(f"the demo was not recorded ({why}); later: reasonflow demo --record {folder}", highlight=False, markup=False)
+    return done is not None and done.returncode == 0
 
 @app.command()
 def run(stages: list[str] = typer.Argument(None, help=f"which stages, of {', '.join(NOTEBOOKS)}; all without"),
@@ -89,7 +98,9 @@ def run(stages: list[str] = typer.Argument(None, help=f"which stages, of {', '.j
             _fail(f"{stage} stopped; the notebook up to there is {where/'notebook.ipynb'}")
         done[stage] = where
     console.print(results_table(done))
-    page = report(done, folder/f"report-{name}-{time.strftime('%Y%m%d-%H%M%S')}"/"report.html", name)
+    last = folder/f"report-{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if not stages: record_demo(last, name)
+    page = report(done, last/"report.html", name)
     for stage, where in done.items(): console.print(f"{stage}: {where/'notebook.ipynb'}", highlight=False)
     console.print(f"all of it on one page: {page}", highlight=False)
     console.print(f"{(time.time() - began)/60:.1f} minutes in all")
@@ -210,6 +221,18 @@ def failures(folder: Path = typer.Argument(..., help="where the rollouts are kep
     if json_file: json_file.parent.mkdir(parents=True, exist_ok=True); json_file.write_text(json.dumps(record)); console.print(f"written to {json_file}", highlight=False)
 
 
+# %% ../nbs/cli.ipynb #8f41c0a3
+@app.command()
+def alarm(folder: Path = typer.Argument(..., help="where the rollouts are kept; the same folder again goes on"), file: Path = typer.Argument(..., help="the alarm, .safetensors"),
+          checkpoint: str = typer.Option("tiny-policy", help="a flow policy, folder or shipped name"), promise: float = typer.Option(.1, min=.001, max=.5, help="false alarms: at most this share of successes"), seed: int = 0):
+    "Make the alarm that rings while a policy drives: a score with its band, in one small file."
+    from reasonflow.failure import alarm_from, keep_alarm
+    try: made = alarm_from(folder, checkpoint, promise, seed)
+    except (FileNotFoundError, ValueError) as e: _fail(e)
+    file.parent.mkdir(parents=True, exist_ok=True); keep_alarm(made, file)
+    for name, r in made.results.items(): console.print(f"{name:24} {show(r)}", highlight=False)
+    console.print(f"written to {file} ({file.stat().st_size/1000:.0f} kB)", highlight=False)
+
 # %% ../nbs/cli.ipynb #97cf3d15
 @app.command()
 def plan(preset: str = typer.Option("full", help="small or full; smoke and tiny too"), stage: str = typer.Option("sft", help="sft, grpo, distill, expert or qwenpi"), gpu: str = typer.Option(None, help="T4, A4000, L4, A100-40, A100-80 or H100; this machine's without"),
@@ -266,10 +289,13 @@ def subset(folder: Path = typer.Argument(..., help="where it is to lie; the same
 # %% ../nbs/cli.ipynb #97cf3d22
 @app.command()
 def demo(port: int = typer.Option(None, help="without: the first free one from 7860"), host: str = typer.Option("127.0.0.1", help="0.0.0.0 lets other machines of the network reach it"),
-         share: bool = typer.Option(False, "--share", help="also a public link, through Gradio's tunnel"), open_browser: bool = typer.Option(False, "--open", help="open it in the browser"), speed: bool = typer.Option(False, "--speed", help="only measure how quick it is here")):
+         share: bool = typer.Option(False, "--share", help="also a public link, through Gradio's tunnel"), open_browser: bool = typer.Option(False, "--open", help="open it in the browser"), speed: bool = typer.Option(False, "--speed", help="only measure how quick it is here"),
+         record: Path = typer.Option(None, "--record", help="only write a page that needs no server, demo.html, into this folder"), short: bool = typer.Option(False, "--short", help="with --record: less of everything")):
     "The tiny models live on a page: ask them, watch them drive, disturb them."
     try: from reasonflow import demo as page
     except ImportError as e: _fail(f"{e}: run `make setup`, or pip install 'gradio>=6.31,<7'")
+    if record:
+        at = page.record(record, short=short); console.print(f"recorded: {at} ({at.stat().st_size/1e6:.1f} MB)", highlight=False); return
     if not speed: return page.launch(port, host, share, open_browser=open_browser)
     for name, r in page.speed().items(): console.print(f"{name:30} {show(r)}", highlight=False)
 

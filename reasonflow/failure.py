@@ -6,7 +6,7 @@
 __all__ = ['films_of', 'without_names', 'exam_of', 'Band', 'band', 'alarms', 'Ride', 'Feeling', 'rides_of', 'Score', 'early',
            'score_loss', 'fit_score', 'curves_of', 'auc', 'x_of', 'failures', 'scores_of', 'split', 'alarms_of',
            'judged', 'taken_over', 'interventions', 'gathered', 'own_films', 'ranked', 'detection', 'over_time',
-           'measure', 'as_record', 'picture']
+           'measure', 'as_record', 'picture', 'Alarm', 'make_alarm', 'tested', 'keep_alarm', 'load_alarm', 'alarm_from']
 
 # %% ../nbs/08_failure.ipynb #a8000005
 import json, math
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
@@ -92,7 +93,7 @@ class Ride:
 
 class Feeling:
     "A policy that drives as it did, and keeps what its expert felt at the last look"
-    def __init__(self, policy, draws:int=8, seed:int=0):
+    def __init__(self, policy, draws:int=8, seed:int=0): # draws 0: without the disagreement, which takes time
         if type(getattr(policy.driver, "expert", None)) is not ActionExpert: raise ValueError("only a flow of `ActionExpert` says what it felt; load tiny-policy or one like it")
         self.policy, self.draws, self.chance, self.robot = policy, draws, torch.Generator().manual_seed(seed), policy.robot
     def reset(self, slots): self.policy.reset(slots)
@@ -101,9 +102,11 @@ class Feeling:
         net, c = self.policy.driver.expert, self.policy.config; hooks = [net.register_forward_pre_hook(lambda m, args: setattr(self, "attended", args[2])), net.leave.register_forward_pre_hook(lambda m, args: setattr(self, "hidden", args[0]))]
         try: chunks = self.policy.predict_batch(observations, slots, **kw)
         finally: [h.remove() for h in hooks]
-        noise = torch.randn(len(slots), self.draws, c.horizon, c.actions, generator=self.chance)
-        ends = integrate(lambda x, t: net(x, t[:, None].expand(-1, self.draws), self.attended), noise, self.policy.steps)
-        self.rows = [dict(hidden=h.numpy(), state=np.asarray(o["state"], np.float32), spread=s.numpy()) for h, o, s in zip(self.hidden.mean((1, 2)), observations, ends[:, :, :8, :6].std(1).mean((1, 2))[:, None])]; self.at = 0
+        self.rows, self.at = [dict(hidden=h.numpy(), state=np.asarray(o["state"], np.float32)) for h, o in zip(self.hidden.mean((1, 2)), observations)], 0
+        if self.draws:
+            noise = torch.randn(len(slots), self.draws, c.horizon, c.actions, generator=self.chance)
+            ends = integrate(lambda x, t: net(x, t[:, None].expand(-1, self.draws), self.attended), noise, self.policy.steps)
+            for row, s in zip(self.rows, ends[:, :, :8, :6].std(1).mean((1, 2))[:, None].numpy()): row["spread"] = s
         return chunks
     def next_row(self): self.at += 1; return self.rows[self.at - 1]
 
@@ -279,3 +282,41 @@ def picture(record):
     for y, (k, v) in enumerate(bars_): axes[3].plot([v["low"], v["high"]], [y, y], c="C2", lw=2); axes[3].plot(v["value"], y, "o", c="C2", ms=4)
     axes[3].set_yticks(range(len(bars_)), [f"{k} (n {v['n']})" for k, v in bars_], fontsize=6.5); axes[3].invert_yaxis(); axes[3].axvline(0, c="k", lw=.6); axes[3].set_xlim(-.5, 1); axes[3].set_title(f"stop and ask; success without asking: {show(next(v for k, v in r.items() if k.startswith('success without')))}", fontsize=8)
     return fig
+
+# %% ../nbs/08_failure.ipynb #a8000037
+@dataclass
+class Alarm:
+    "A score and its band, for one policy"
+    net: Score
+    band: Band
+    weights: str          # hash of the policy's
+    results: dict         # what a test said of it
+    def score(self, hidden): # (t, d), the looks so far, to (t,)
+        T = len(self.band.upper); h = np.asarray(hidden)[:T]
+        return curves_of(self.net, np.concatenate([h, np.zeros((T - len(h), h.shape[1]), np.float32)])[None])[0, :len(h)]      # what comes later changes nothing before
+
+def make_alarm(learn, calm, weights, promise:float=.1, seed:int=0) -> Alarm: # two lists of `Ride`: to learn from, and whose successes draw the band
+    net = fit_score(x_of(learn, "hidden"), failures(learn), seed=seed).half().float()
+    return Alarm(net, band(curves_of(net, x_of(calm, "hidden"))[~failures(calm)], promise, seed), weights, {})
+
+def tested(alarm, rides) -> dict: # name: result
+    "On rides that neither network nor band has seen"
+    bad, curves = failures(rides), curves_of(alarm.net, x_of(rides, "hidden")); rang = alarms(curves, alarm.band.upper) >= 0
+    return {"true alarms": wilson(int(rang[bad].sum()), int(bad.sum())), "false alarms": wilson(int(rang[~bad].sum()), int((~bad).sum())), "area under the ROC": auc(curves[:, -1], bad)}
+
+def keep_alarm(alarm, path):
+    about = dict(weights=alarm.weights, d=alarm.net.first[0].in_features, promise=alarm.band.promise, n=alarm.band.n, results=alarm.results)
+    save_file({k: v.half().contiguous() for k, v in alarm.net.state_dict().items()} | dict(upper=torch.tensor(alarm.band.upper, dtype=torch.float32)), path, {"alarm": json.dumps(about)})
+
+def load_alarm(path, policy="tiny-policy") -> Alarm:
+    "Refuses another policy than the one it was made for"
+    with safe_open(path, "pt") as f: about, t = json.loads(f.metadata()["alarm"]), {k: f.get_tensor(k) for k in f.keys()}
+    if (found := weights_hash(policy)) != about["weights"]: raise ValueError(f"{path} reads the states of weights {about['weights']}, and {policy} has {found}: make one for it with `reasonflow alarm`")
+    upper = t.pop("upper").double().numpy(); net = Score(about["d"]); net.load_state_dict({k: v.float() for k, v in t.items()})
+    return Alarm(net.eval(), Band(upper, about["promise"], about["n"]), about["weights"], about["results"])
+
+def alarm_from(folder, name="tiny-policy", promise:float=.1, seed:int=0, learn:int=80, calm:int=80, test:int=60, at_once:int=10, progress=True) -> Alarm:
+    "Drive, learn, draw the band, test; what lies in `folder` is not driven again"
+    a, b, c = (gathered(Path(folder)/part, name, n, first + 1000*seed, progress=progress, at_once=at_once) for part, n, first in (("learn", learn, 400_000), ("band", calm, 450_000), ("test", test, 500_000)))
+    alarm = make_alarm(a, b, weights_hash(name), promise, seed); alarm.results = tested(alarm, c)
+    return alarm

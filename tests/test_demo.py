@@ -1,5 +1,5 @@
-"The demo as a visitor meets it: every tab is driven in a real browser; limits, links and hooks without one"
-import json, os, re, shutil, subprocess, sys, time, types, urllib.error, urllib.request
+"The demo as a visitor meets it: every tab is driven in a real browser; limits, links and the recorded page too"
+import json, os, re, shutil, subprocess, sys, time, urllib.error, urllib.request
 from pathlib import Path
 from urllib.parse import parse_qsl, urlparse
 import numpy as np, pytest
@@ -109,14 +109,14 @@ def test_click_moves_the_nearest_point(v):
 
 def test_rollout(v):
     from selenium.webdriver.common.keys import Keys
-    v.tab("Rollout"); v.click("rf-push"); v.error("nothing is running"); v.click("rf-drive"); v.wait("#rf-film .rf-moment"); v.click("rf-push"); v.says("#rf-film", "was moved", seconds=30)
+    v.tab("Rollout"); v.click("rf-push"); v.error("nothing is running"); v.click("rf-drive"); v.wait("#rf-film .rf-moment"); v.click("rf-push"); v.says("#rf-film", "was moved", seconds=30); v.says("#rf-film", "Failure score"); assert "false alarms" in v.text("#rf-alarm-words")
     thing = re.search(r"the (\w+ \w+)", v.wait("#rf-words textarea").get_attribute("value"))[1]
     v.type("rf-other", f"lift the {thing}"); v.click("rf-tell"); v.says("#rf-film", f"“lift the {thing}”", seconds=30)
     v.click("rf-stop"); v.wait("#rf-at input[type=range]", lambda e: e.is_displayed(), 30); v.says("#rf-film", "stopped", "live tiny-policy"); v.shot("rollout")
     end = int(v.wait("#rf-film .rf-moment").get_attribute("data-step")); assert 0 < end < 160; last = v.src("#rf-film img")
     print("frames a second shown:", re.findall(r"(\d+) frames/s", v.text("#rf-film")))
     cursor = v.wait("#rf-film .rf-now").get_attribute("x1"); v.keys("#rf-at input[type=range]", Keys.ARROW_LEFT, 6); v.wait(f"#rf-film .rf-moment[data-step='{end - 6}']", seconds=20)
-    assert v.src("#rf-film img") != last and float(v.wait("#rf-film .rf-now").get_attribute("x1")) < float(cursor) and f"step {end - 6}" in v.wait("#rf-film svg").get_attribute("textContent")      # film and plot moved together
+    assert v.src("#rf-film img") != last and float(v.wait("#rf-film .rf-now").get_attribute("x1")) < float(cursor) and f"step {end - 6}" in v.wait("#rf-film svg").get_attribute("textContent") and v.all("#rf-film .rf-band") and v.all("#rf-film .rf-risk")      # film and plot moved together
     v.keys("#rf-at input[type=range]", Keys.HOME, 1); v.wait("#rf-film .rf-moment[data-step='0']", seconds=20); assert "was moved" not in v.text("#rf-film") and v.query()["tab"] == "rollout"
 
 def test_recorded(v):
@@ -131,6 +131,19 @@ def test_failure(v):
 def test_learn(v):
     v.tab("Learn"); v.click("rf-compare"); v.says("#rf-stages", "tiny-base", "tiny-sft", "tiny-teacher", "tiny-student", seconds=120); v.shot("learn")
     assert len(v.all("#rf-stages .rf-card")) == 4 and "of 1000 off" in v.text("#rf-stages") and [e.get_attribute("href").rsplit("/", 1)[1] for e in v.all("#rf-stages a")] == ["00_base.ipynb", "01_sft.ipynb", "02_grpo.ipynb", "02_distill.ipynb"]
+
+def test_attention(v):
+    "A word, another one, another kind of map, a movement"
+    v.tab("Attention"); v.click("rf-look"); v.says("#rf-gaze", "Rank correlation with covering", "live tiny-sft", seconds=120); assert v.query()["tab"] == "attention"
+    words = v.all("#rf-tokens button"); on = [i for i, w in enumerate(words) if w.get_attribute("aria-pressed") == "true"]; assert len(words) > 20 and len(on) == 1 and words[on[0]].text.isdigit() and len(v.all("#rf-gaze img")) == 2; v.shot("attention")
+    first = v.src("#rf-gaze img"); print("milliseconds to a map with its covering:", re.findall(r"(\d+) ms", v.text("#rf-gaze"))); words[on[0] - 5].click(); v.wait("#rf-gaze img", lambda e: e.get_attribute("src") != first, 120)
+    assert [e.get_attribute("aria-pressed") for e in v.all("#rf-tokens button")].index("true") == on[0] - 5; rho = v.text("#rf-gaze .rf-rho"); assert re.search(r"[+-]\d\.\d\d", rho)
+    kind = lambda name: v.wait("#rf-kind label", lambda e: e.text == name).click()
+    kind("gradient × input"); v.wait("#rf-gaze .rf-rho", lambda e: e.text != rho, 20); kind("head by head"); v.wait(".rf-heads", seconds=20); assert len(v.all(".rf-heads img")) == 16; v.shot("attention-heads")
+    v.wait("#rf-who label", lambda e: e.text == "tiny-policy").click(); v.says("#rf-gaze", "live tiny-policy", seconds=120); assert [e.text for e in v.all("#rf-tokens button")] == ["x", "y", "z", "grip"] and "rollout" not in v.text("#rf-kind")
+    v.all("#rf-tokens button")[1].click(); v.says("#rf-gaze", "“y”", seconds=60); v.shot("attention-policy")
+    v.click("rf-another"); v.click("rf-next"); v.says("#rf-gaze", "then click a word"); assert not v.all("#rf-tokens button")                # another scene: nothing of the last one stays
+    v.go("?photo=bridge+table&tab=attention"); v.wait("#rf-who label", lambda e: e.text == "tiny-policy").click(); v.error("no robot")
 
 def test_scenes_and_examples(v):
     was = v.src("#rf-scene img"); v.click("rf-example-3"); v.says("#rf-scene", "made here"); v.answered(); assert v.src("#rf-scene img") != was and v.query()["things"].startswith("red cube")
@@ -159,8 +172,9 @@ def test_phone(site, visitors):
         p.go(); wide = lambda: p.b.execute_script("return document.documentElement.scrollWidth - window.innerWidth"); assert wide() <= 0
         p.click("rf-ask"); p.answered(); assert wide() <= 0; p.shot("phone-trajectory")
         scene, answers = (p.wait(c).rect for c in ("#rf-scene", "#rf-answers")); assert answers["y"] > scene["y"] + scene["height"] and answers["width"] > 300          # one column
-        for name, id in (("Rollout", "rf-drive"), ("Failure QA", "rf-fail"), ("Learn", "rf-compare")): p.tab(name); assert p.wait(f"#{id}").is_displayed() and wide() <= 0
+        for name, id in (("Rollout", "rf-drive"), ("Failure QA", "rf-fail"), ("Learn", "rf-compare"), ("Attention", "rf-look")): p.tab(name); assert p.wait(f"#{id}").is_displayed() and wide() <= 0
         p.tab("Rollout"); p.click("rf-drive"); p.wait("#rf-film .rf-moment"); p.click("rf-stop"); p.wait("#rf-at input[type=range]", lambda e: e.is_displayed(), 30); assert wide() <= 0; p.shot("phone-rollout")
+        p.tab("Attention"); p.click("rf-look"); p.says("#rf-gaze", "Rank correlation", seconds=120); assert wide() <= 0; p.shot("phone-attention")
     finally: p.b.quit()
 
 def test_nothing_is_fetched_from_elsewhere(v):
@@ -173,12 +187,29 @@ def test_files_stay_closed(site):
         with pytest.raises(urllib.error.HTTPError) as e: urllib.request.urlopen(f"{site}/gradio_api/file={path}")
         assert e.value.code in (403, 404)
 
-def test_hooks(monkeypatch):
-    "A tab for attention where the module is, a failure score where there is a detector; nothing where they are not"
-    import gradio as gr, reasonflow
-    from reasonflow import demo
-    tabs = lambda: [c["props"].get("label") for c in demo.build().get_config_file()["components"] if c["type"] == "tabitem"]
-    def put(name, **what): m = types.ModuleType(name); vars(m).update(what); monkeypatch.setitem(sys.modules, name, m); monkeypatch.setattr(reasonflow, name.rpartition('.')[2], m, raising=False)
-    put("reasonflow.attention"); assert "Attention" not in tabs()
-    put("reasonflow.attention", demo_tab=lambda desk: gr.Markdown("where it looks")); assert tabs()[-1] == "Attention"
-    put("reasonflow.failure", live_score=lambda take: .25); h, d = demo.handlers(), demo.Desk(view=demo.world_view()); film, *_ = next(h["roll"](d, d.view.words, False)); d.hand.stop = True; assert "value='0.25'" in film
+def test_an_alarm_reads_one_policy_only(monkeypatch):
+    "Another policy's states are not scored, and the page says what to do"
+    from reasonflow import failure
+    from reasonflow.runs import find_asset
+    at = find_asset("results/tiny-policy-alarm.safetensors"); assert at.stat().st_size < 20_000 and failure.load_alarm(at).band.n > 20
+    monkeypatch.setattr(failure, "weights_hash", lambda name: "0"*16)
+    with pytest.raises(ValueError, match="make one for it"): failure.load_alarm(at)
+
+def test_recorded_page(visitors, tmp_path):
+    "One file, opened without a server: its slider moves film, actions and risk together, and nothing is fetched"
+    from selenium.webdriver.common.keys import Keys
+    made = subprocess.run([sys.executable, "-m", "reasonflow.cli", "demo", "--record", str(tmp_path), "--short"], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=300); assert made.returncode == 0, made.stderr
+    at = tmp_path/"demo.html"; assert at.stat().st_size < 3e6 and [p.name for p in tmp_path.iterdir()] == ["demo.html"]; p = Visitor("", 390, 900)
+    try:
+        p.b.get(at.as_uri()); assert p.b.execute_script("return document.documentElement.scrollWidth - window.innerWidth") <= 0
+        assert p.text(".rf-badge").count("recorded") >= 5 and "live" not in p.text(".rf-badge") and all(e.get_attribute("naturalWidth") != "0" for e in p.all("img")) and "Rank correlation" in p.text("body") and "What went wrong?" in p.text(".rf-qa")
+        film = p.src(".rf-reel img"); p.keys(".rf-reel input", Keys.HOME, 1); p.wait(".rf-reel .rf-moment[data-step='0']", seconds=5); assert p.src(".rf-reel img") != film and p.all(".rf-reel .rf-band"); p.shot("phone-recorded")
+        asked = [json.loads(e["message"])["message"] for e in p.b.get_log("performance")]; assert not [u for m in asked if m["method"] == "Network.requestWillBeSent" and not (u := m["params"]["request"]["url"]).startswith(("file:", "data:", "chrome", "about:"))]
+    finally: p.b.quit()
+
+def test_a_run_ends_well_without_the_demo(tmp_path, monkeypatch):
+    "The report links to the recorded page where there is one; where recording fails or takes too long, the run says so and goes on"
+    from reasonflow import cli
+    assert "demo.html" not in cli.report({}, tmp_path/"report.html", "smoke").read_text(); (tmp_path/"demo.html").write_text("x"); assert "href='demo.html'" in cli.report({}, tmp_path/"report.html", "smoke").read_text()
+    def late(*a, **k): raise subprocess.TimeoutExpired(a[0], k["timeout"])
+    for fail in (late, lambda *a, **k: subprocess.CompletedProcess(a[0], 1, "", "no renderer")): monkeypatch.setattr(cli.subprocess, "run", fail); assert cli.record_demo(tmp_path, "smoke") is False
