@@ -363,7 +363,8 @@ def moment_html(take, step:int|None=None) -> str:
 def alarm_words() -> str:
     "What the page says about the alarm, from what was measured"
     a = alarm(); share = lambda k: f"{(r := a.results[k])['value']:.0%} [{100*r['low']:.0f}, {100*r['high']:.0f}] of {r['n']}"
-    return f"**Risk** is read from the policy's hidden state, in its band from {a.band.n} successes; for new undisturbed ones the promise is at most {a.band.promise:.0%} false alarms. In test scenes it rang in {share('false alarms')} successes and {share('true alarms')} failures. Once disturbed, nothing is promised."
+    worst, r = max(((k, r) for k, r in a.results.items() if k.startswith("false alarms,")), key=lambda i: i[1]["value"]); unfair = f"The promise is for all tasks together: of {r['n']} successes at “{worst.split(', ')[1]}” it rang in {round(r['value']*r['n'])}. " if r["value"] > a.band.promise else ""
+    return f"**Risk** is read from the policy's hidden state, in its band from {a.band.n} successes; for new undisturbed ones the promise is at most {a.band.promise:.0%} false alarms. In test scenes it rang in {share('false alarms')} successes and {share('true alarms')} failures. {unfair}Once disturbed, nothing is promised."
 
 # %% ../nbs/09_demo.ipynb #d9000029
 def follows(seed:int, far:float=120, most:int=120) -> dict: # way: share
@@ -607,7 +608,7 @@ element.addEventListener('keydown', e => { const way = {ArrowLeft: [-10, 0], Arr
 element.addEventListener('keyup', e => { if (e.key.startsWith('Arrow')) send(); });
 """
 WORDS = """<div class="words">{{#each value.words}}<button type="button" data-i="{{@index}}" aria-pressed="{{this.[1]}}">{{this.[0]}}</button>{{/each}}</div>"""
-WORDS_CSS = """.words {display: flex; flex-wrap: wrap; gap: 3px; max-height: 11rem; overflow-y: auto} button {font: .82rem ui-monospace, monospace; padding: .18rem .38rem; border: 0; border-radius: 5px; background: #efece6; color: #292524; cursor: pointer} button:hover {background: #d6d3d1} button[aria-pressed=true] {background: #0f766e; color: white}"""
+WORDS_CSS = """.words {display: flex; flex-wrap: wrap; gap: 3px; max-height: 11rem; overflow-y: auto} button {margin: 0; font: .82rem ui-monospace, monospace; padding: .18rem .38rem; border: 0; border-radius: 5px; background: #efece6; color: #292524; cursor: pointer} button:hover {background: #d6d3d1} button[aria-pressed=true] {background: #0f766e; color: white}"""
 WORDS_JS = """element.addEventListener('click', e => { const b = e.target.closest('button[data-i]'); if (!b) return; const at = +b.dataset.i; props.value = {...props.value, at, words: props.value.words.map(([w], i) => [w, String(i === at)])}; trigger('input'); });"""
 def words_value(words=(), at=0): return dict(at=at, words=[[shown_word(w), str(i == at).lower()] for i, w in enumerate(words)])
 
