@@ -302,7 +302,7 @@ def make_alarm(learn, calm, weights, promise:float=.1, seed:int=0) -> Alarm: # t
 def tested(alarm, rides) -> dict: # name: result
     "On rides that neither network nor band has seen"
     bad, curves = failures(rides), curves_of(alarm.net, x_of(rides, "hidden")); rang = alarms(curves, alarm.band.upper) >= 0
-    return {"true alarms": wilson(int(rang[bad].sum()), int(bad.sum())), "false alarms": wilson(int(rang[~bad].sum()), int((~bad).sum())), "area under the ROC": auc(curves[:, -1], bad)}
+    return {"true alarms": wilson(int(rang[bad].sum()), int(bad.sum())), "false alarms": wilson(int(rang[~bad].sum()), int((~bad).sum())), "area under the ROC": auc(curves[:, -1], bad)} | {f"false alarms, {k}": wilson(int(rang[~bad & mine].sum()), int((~bad & mine).sum())) for k in sorted({r.trial.family for r in rides}) if (mine := np.array([r.trial.family == k for r in rides]) & ~bad).any()}
 
 def keep_alarm(alarm, path):
     about = dict(weights=alarm.weights, d=alarm.net.first[0].in_features, promise=alarm.band.promise, n=alarm.band.n, results=alarm.results)

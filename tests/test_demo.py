@@ -119,6 +119,13 @@ def test_rollout(v):
     assert v.src("#rf-film img") != last and float(v.wait("#rf-film .rf-now").get_attribute("x1")) < float(cursor) and f"step {end - 6}" in v.wait("#rf-film svg").get_attribute("textContent") and v.all("#rf-film .rf-band") and v.all("#rf-film .rf-risk")      # film and plot moved together
     v.keys("#rf-at input[type=range]", Keys.HOME, 1); v.wait("#rf-film .rf-moment[data-step='0']", seconds=20); assert "was moved" not in v.text("#rf-film") and v.query()["tab"] == "rollout"
 
+def test_alarm(v):
+    "A push that goes wrong: the score leaves its band, and the slider leads back to before it rang"
+    from selenium.webdriver.common.keys import Keys
+    v.click("rf-example-5"); v.says("#rf-scene", "test scene 500004"); v.answered(); v.tab("Rollout"); v.click("rf-drive"); v.says("#rf-film", "Alarm at step", seconds=60); at = int(re.search(r"Alarm at step (\d+)", v.text("#rf-film"))[1]); assert 0 < at < 120
+    v.wait("#rf-at input[type=range]", lambda e: e.is_displayed(), 90); assert v.all("#rf-film .rf-ring") and "not done" in v.text("#rf-film"); v.shot("alarm")
+    v.keys("#rf-at input[type=range]", Keys.HOME, 1); v.wait("#rf-film .rf-moment[data-step='0']", seconds=20); v.says("#rf-film", "in its band"); assert "Alarm" not in v.text("#rf-film")
+
 def test_recorded(v):
     v.tab("Rollout"); v.click("rf-kept"); v.click("rf-replay"); v.says("#rf-film", "recorded tiny-policy", "done"); assert "live" not in v.text("#rf-film .rf-badge"); v.shot("rollout-recorded")
 
@@ -213,3 +220,14 @@ def test_a_run_ends_well_without_the_demo(tmp_path, monkeypatch):
     assert "demo.html" not in cli.report({}, tmp_path/"report.html", "smoke").read_text(); (tmp_path/"demo.html").write_text("x"); assert "href='demo.html'" in cli.report({}, tmp_path/"report.html", "smoke").read_text()
     def late(*a, **k): raise subprocess.TimeoutExpired(a[0], k["timeout"])
     for fail in (late, lambda *a, **k: subprocess.CompletedProcess(a[0], 1, "", "no renderer")): monkeypatch.setattr(cli.subprocess, "run", fail); assert cli.record_demo(tmp_path, "smoke") is False
+
+def test_a_run_of_all_stages_ends_with_the_demo(tmp_path, monkeypatch):
+    "Recorded beside the report, and linked there; a run of some stages leaves it"
+    from reasonflow import cli
+    from typer.testing import CliRunner
+    def ran(stage, preset, where, **kw): where.mkdir(parents=True); (where/"results.json").write_text("{}"); (where/"notebook.ipynb").write_text('{"cells": []}')
+    def recorded(folder, preset): folder.mkdir(parents=True); (folder/"demo.html").write_text(preset)
+    monkeypatch.setattr(cli, "run_notebook", ran); monkeypatch.setattr(cli, "record_demo", recorded)
+    for name, args, pages in (("all", [], 1), ("some", ["sft"], 0)):
+        assert CliRunner().invoke(cli.app, ["run", *args, "--preset", "smoke", "--folder", str(tmp_path/name)]).exit_code == 0
+        report, = (tmp_path/name).glob("report-*/report.html"); assert len(list(report.parent.glob("demo.html"))) == pages and ("href='demo.html'" in report.read_text()) == bool(pages)
