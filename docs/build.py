@@ -9,8 +9,8 @@ from pygments.formatters import HtmlFormatter
 ROOT = Path(__file__).resolve().parent.parent
 spec = importlib.util.spec_from_file_location("generate", ROOT/"colab"/"generate.py"); colab = importlib.util.module_from_spec(spec); spec.loader.exec_module(colab)
 logging.getLogger("traitlets").setLevel(logging.ERROR)          # it would ask for a description of every figure
-FOUNDATIONS = ("world", "waypoints", "records", "backbone", "rewards", "episodes", "evaluate", "runs")      # in the order in which they are needed
-NOTEBOOKS = {"The stages": [f"nbs/{n}.ipynb" for n in colab.STAGES], "The foundations": [f"nbs/foundations/{n}.ipynb" for n in FOUNDATIONS], "Tools": ["nbs/cli.ipynb", "nbs/bench.ipynb"]}
+FOUNDATIONS = ("world", "waypoints", "records", "backbone", "rewards", "episodes", "evaluate", "runs", "plan", "stream", "hub")      # in the order in which they are needed
+NOTEBOOKS = {"The stages": [f"nbs/{n}.ipynb" for n in (*colab.STAGES, "09_demo")], "The foundations": [f"nbs/foundations/{n}.ipynb" for n in FOUNDATIONS], "Tools": [f"nbs/{n}.ipynb" for n in ("cli", "bench", "launch")]}
 PAGES = {"README.md": "ReasonFlow", "docs/glossary.md": "Glossary", "docs/papers.md": "Papers", "docs/troubleshooting.md": "Troubleshooting", "CONTRIBUTING.md": "Contributing"}
 
 STYLE = """body{font:16px/1.55 system-ui,sans-serif;color:#222;max-width:58rem;margin:0 auto;padding:0 1.2rem 4rem} a{color:#1a5fb4;text-decoration:none} a:hover{text-decoration:underline}
