@@ -60,6 +60,7 @@ def test_recorded_results_are_of_the_shipped_weights():
     from reasonflow.cli import weights_hash
     for path in (ROOT/"assets"/"results").glob("*.json"):
         record = json.loads(path.read_text())
+        if path.with_suffix(".csv").exists() and "vlm" in record: assert (record["vlm"], record["student"]) == (weights_hash("tiny-sft"), weights_hash("tiny-student")), path; continue      # what a grid's table began with
         assert record["weights"] == weights_hash(record["checkpoint"]), path
         if "against" in record: assert record["against_weights"] == weights_hash(record["against"]), path
 
