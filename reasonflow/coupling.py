@@ -419,8 +419,8 @@ def grid(folder, demos, arms, # all of one kind
     "All arms, some at a time; goes on where it was stopped, and from what `table` (CSV) holds already. Returns the rows of all, and writes them to `table`"
     folder, facts = Path(folder), dict(vlm=weights_hash(vlm), student=weights_hash(student), every=every, **kw)
     if not (Path(demos)/"request.json").exists(): raise FileNotFoundError(f"no demonstrations in {demos}: make them with `reasonflow demos {demos}`")
-    rows = measured_arms(table, facts | dict(demos=json.loads((Path(demos)/"request.json").read_text()))) if table else []
-    kind = type(arms[0]); arm_of = lambda r: kind(**{f: r[f] for f in kind.__dataclass_fields__})
+    kind = type(arms[0]); rows = measured_arms(table, facts | dict(demos=json.loads((Path(demos)/"request.json").read_text())), kind) if table else []
+    arm_of = lambda r: kind(**{f: r[f] for f in kind.__dataclass_fields__})
     known = set(map(arm_of, rows)); todo = [a for a in arms if a not in known]
     if not todo: return rows
     kind.prepare(folder, demos, vlm=vlm, every=every, student=student, workers=workers, progress=progress)
@@ -438,17 +438,16 @@ def grid(folder, demos, arms, # all of one kind
     bar.close()
     return rows
 
-def measured_arms(table, facts): # rows
+def measured_arms(table, facts, kind=Arm) -> list: # rows
     "What the same grid wrote into `table` before, on this machine or another; facts lie in a JSON beside it"
     side = Path(table).with_suffix(".json")
+    types = {k: f.type for k, f in kind.__dataclass_fields__.items()} | dict(what=str, n=int)                                      # the rest are floats
     if Path(table).exists():
         old, new = json.loads(side.read_text()) if side.exists() else {}, json.loads(json.dumps(facts))
         if other := sorted(k for k in old | new if old.get(k) != new.get(k)): raise ValueError(f"{table} holds a grid with other {', '.join(other)}: write to another table")
-        with open(table, newline="") as f: return [{k: v if (to := _column(k)) is str else to(v) if v else None for k, v in r.items()} for r in csv.DictReader(f)]
+        with open(table, newline="") as f: return [{k: types.get(k, float)(v) if v else None for k, v in r.items()} for r in csv.DictReader(f)]
     side.parent.mkdir(parents=True, exist_ok=True); side.write_text(json.dumps(facts, indent=1))
     return []
-
-def _column(name): return int if name in ("seed", "n", "frozen") else str if name in ("setting", "space", "told", "what") else float
 
 def write_rows(path, rows): # all or nothing
     tmp = Path(path).with_suffix(".tmp")

@@ -35,7 +35,7 @@ from .backbone import Collator, answer, bare, load, prompts
 from .distill import Growing, load_student, read_aloud, think_about
 from .evaluate import kept_examples, why_failed
 from .expert import load_policy
-from .failure import Feeling, load_alarm
+from .failure import Feeling, alarms, load_alarm
 from .records import CAUSES, Episode, failure_questions, path as expert_path, prompt
 from .runs import bootstrap, find_asset, seed_everything, weights_hash
 from .waypoints import SCALE, answer_text, draw, format_trajectory, mean_l2, parse_trajectory, resample
@@ -232,7 +232,9 @@ class Take:
         if action is not None: self.actions.append(np.asarray(action, float))
     def __len__(self): return len(self.actions)
     @property
-    def alarm(self): return next((step for (step, s), u in zip(self.scores, self.upper if self.upper is not None else ()) if s > u + 1e-9), None)      # the step at which it rings
+    def alarm(self): # the step at which it rings
+        look = int(alarms([[s for _, s in self.scores]], self.upper[:len(self.scores)])[0]) if self.scores else -1
+        return self.scores[look][0] if look >= 0 else None
 
 def at_step(pairs, step, default=None): return next((what for when, what in reversed(pairs) if when <= step), default)
 

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'CITATION', 'HOW', 'WEIGHTS', 'TEXTS', 'PICKLES', 'kind_of', 'tensors_in', 'part_of', 'parameter_table',
-           'sections', 'result_rows', 'table_of', 'card_of', 'clean', 'digest', 'shipped', 'package', 'verify', 'push',
-           'fetch', 'adopt', 'adopt_adapter', 'settle', 'extra_tensors', 'by_shape', 'adopt_student', 'load_by_name']
+           'sections', 'result_rows', 'table_of', 'card_of', 'clean', 'shipped', 'package', 'verify', 'push', 'fetch',
+           'adopt', 'adopt_adapter', 'settle', 'extra_tensors', 'by_shape', 'adopt_student', 'load_by_name']
 
 # %% ../nbs/foundations/hub.ipynb #25cb7910
-import hashlib, json, math, os, re, shutil, struct, tempfile
+import json, math, os, re, shutil, struct, tempfile
 from pathlib import Path
 
-from .runs import asset_folders, atomic_folder, find_asset, find_checkpoint, hub_folder, show, versions, weights_hash
+from .runs import asset_folders, atomic_folder, file_hash, find_asset, find_checkpoint, hub_folder, show, versions, weights_hash
 
 KINDS = {"policy": "a policy: pictures, an instruction and a state to actions", "student": "a student that thinks in vectors", "adapter": "adapters over another checkpoint", "model": "a vision-language model"}
 
@@ -104,13 +104,6 @@ WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 TEXTS = ("config.json", "student.json", "adapter_config.json", "generation_config.json", "normalization.json", "processor_config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "chat_template.jinja")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
-def digest(path):
-    "SHA-256 of a file"
-    h = hashlib.sha256()
-    with open(path, "rb") as f:
-        while part := f.read(1 << 20): h.update(part)
-    return h.hexdigest()
-
 def shipped(name): return any((f/"checkpoints"/str(name)).is_dir() for f in asset_folders())
 
 def package(checkpoint, # folder, or shipped name
@@ -152,7 +145,7 @@ def package(checkpoint, # folder, or shipped name
         card = card_of(tmp, repo, run, licence, base, needs)
         for n in ("README.md", "MODEL_CARD.md"): (tmp/n).write_text(card)
         (tmp/"LICENSE").write_text(next((p.read_text() for p in (f.parent/"LICENSE" for f in asset_folders()) if p.exists()), f"SPDX-License-Identifier: {licence}\n") if licence == "apache-2.0" else f"SPDX-License-Identifier: {licence}\n")
-        (tmp/"SHA256SUMS").write_text("".join(f"{digest(f)}  {f.relative_to(tmp).as_posix()}\n" for f in sorted(tmp.rglob("*")) if f.is_file()))
+        (tmp/"SHA256SUMS").write_text("".join(f"{file_hash(f)}  {f.relative_to(tmp).as_posix()}\n" for f in sorted(tmp.rglob("*")) if f.is_file()))
     return to
 
 def verify(folder) -> int: # files
@@ -160,7 +153,7 @@ def verify(folder) -> int: # files
     lines = [l.split("  ", 1) for l in (Path(folder)/"SHA256SUMS").read_text().splitlines()]
     for sha, name in lines:
         if not (Path(folder)/name).is_file(): raise ValueError(f"{name} is missing in {folder}: fetch it again")
-        if digest(Path(folder)/name) != sha: raise ValueError(f"{name} in {folder} is not what was published (its checksum differs): fetch it again")
+        if file_hash(Path(folder)/name) != sha: raise ValueError(f"{name} in {folder} is not what was published (its checksum differs): fetch it again")
     return len(lines)
 
 # %% ../nbs/foundations/hub.ipynb #cfba7e18

@@ -25,6 +25,7 @@ from .episodes import EpisodeSet
 from .qwenpi import PictureCollator, Pictures, prepare_pictures
 from .records import Quarantine, frame_facts, step_text
 from .runs import bootstrap, same_request, wilson
+from .stream import ShardLost, patiently
 from .waypoints import format_point, to_grid
 from .world import show_at
 
@@ -81,8 +82,7 @@ def claims(rationale, truth, tolerance:float=50.) -> list: # of (section, senten
             ok, low = None, sentence.rstrip(".")
             if m := re.fullmatch(r"[Tt]he ([\w ]+) is at \[(\d+), ?(\d+)\]", low): ok = m[1] in facts and near(facts[m[1]], (int(m[2]), int(m[3])))
             elif m := re.fullmatch(r"It holds (nothing|the ([\w ]+))", low): ok = (m[2] or None) == truth.held
-            elif (m := re.fullmatch(r"The ([\w ]+?) is (?:(left|right|above|below)(?: and (above|below))? of|at) the ([\w ]+)", low)) and {m[1], m[4]} <= set(facts): ok = _beside(facts[m[1]], facts[m[4]]) == " and ".join(filter(None, m.group(2, 3)))
-            elif m := re.fullmatch(r"The ([\w ]+?) is (?:(left|right|above|below)(?: and (above|below))? of|at) the ([\w ]+)", low): ok = False              # of something that is not there
+            elif m := re.fullmatch(r"The ([\w ]+?) is (?:(left|right|above|below)(?: and (above|below))? of|at) the ([\w ]+)", low): ok = {m[1], m[4]} <= set(facts) and _beside(facts[m[1]], facts[m[4]]) == " and ".join(filter(None, m.group(2, 3)))
             out.append((section, sentence, ok))
     told, left = [s.strip() for s in rationale.get(SECTIONS[3], "").rstrip(".").split(",")], list(truth.steps) or ["the task is done"]
     for step in filter(None, told):
@@ -125,7 +125,7 @@ class Endpoint:
     def __call__(self, task, action, picture):
         png = io.BytesIO(); Image.fromarray(picture).save(png, "PNG"); url = "data:image/png;base64," + base64.b64encode(png.getvalue()).decode()
         body = json.dumps(dict(model=self.name, response_format={"type": "json_object"}, messages=[dict(role="user", content=[dict(type="text", text=ASK.format(task=task, action=action)), dict(type="image_url", image_url=dict(url=url))])])).encode()
-        for attempt in range(self.tries):
+        def once():
             time.sleep(max(0., self.last + self.gap - time.monotonic())); self.last = time.monotonic()
             headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {os.environ[self.key]}"} if self.key in os.environ else {})
             try:
@@ -135,10 +135,10 @@ class Endpoint:
             except urllib.error.HTTPError as e:
                 if e.code in (401, 403): raise PermissionError(f"{self.url} refuses the key: put one into the environment variable {self.key}") from e
                 if e.code not in (408, 409, 429) and e.code < 500: raise BadRationale(f"{self.url}: {e}") from e
-                why = e
-            except (OSError, KeyError, json.JSONDecodeError, BadRationale) as e: why = e
-            if attempt + 1 < self.tries: time.sleep(min(30, self.gap*2**attempt))                                    # busy servers are given time
-        raise BadRationale(f"{self.name} gave no rationale in {self.tries} tries; the last: {why}")
+                raise
+            except (KeyError, json.JSONDecodeError, BadRationale) as e: raise OSError(f"no rationale in the answer: {e}") from e        # asked again, as a busy server is
+        try: return patiently(once, self.tries, self.gap)
+        except ShardLost as e: raise BadRationale(f"{self.name} gave no rationale: {e}") from e
 
 # %% ../nbs/06_refine.ipynb #f6000014
 def annotate(folder, demos, every:int=4, teacher="scene graph", progress=True) -> dict: # {(episode, step): {section: text}}

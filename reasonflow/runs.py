@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['PRESETS', 'PACKAGES', 'STYLE', 'Preset', 'preset', 'seed_everything', 'wilson', 'bootstrap', 'show', 'asset_folders',
            'find_asset', 'hub_folder', 'find_checkpoint', 'weights_hash', 'versions', 'hardware', 'commit',
-           'peak_memory', 'fingerprint', 'Run', 'read_metrics', 'style', 'smooth', 'report', 'restore', 'atomic_folder',
-           'flatten', 'save_state', 'load_state', 'same_request', 'NonFiniteLoss', 'SafeTrainer', 'last_checkpoint',
-           'pack', 'unpack']
+           'peak_memory', 'file_hash', 'fingerprint', 'Run', 'read_metrics', 'style', 'smooth', 'report', 'restore',
+           'atomic_folder', 'flatten', 'save_state', 'load_state', 'same_request', 'NonFiniteLoss', 'SafeTrainer',
+           'last_checkpoint', 'pack', 'unpack']
 
 # %% ../nbs/foundations/runs.ipynb #10bb8d8a
 import hashlib, json, math, os, platform, random, shutil, subprocess, sys, time
@@ -171,6 +171,10 @@ def peak_memory():
     try: import resource
     except ImportError: return None
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(1024**2 if sys.platform == "darwin" else 1024))
+
+def file_hash(path):
+    "SHA-256 of a file"
+    with open(path, "rb") as f: return hashlib.file_digest(f, "sha256").hexdigest()
 
 def fingerprint(items):
     "A short hash of texts: which data was this?"

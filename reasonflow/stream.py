@@ -20,7 +20,7 @@ from filelock import FileLock
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 from .records import SOURCES, BadSample, Quarantine, Sample, TooManyBad, check, gather, side, unique
-from .runs import atomic_folder
+from .runs import file_hash
 
 # %% ../nbs/foundations/stream.ipynb #c29f7dda
 class Order:
@@ -112,7 +112,7 @@ class Cache:
                 while part.stat().st_size < size: patiently(piece, self.tries, self.pause)
             except FileNotFoundError as e: raise ShardLost(f"{shard.url} is not there") from e
             except Exception as e: raise e if isinstance(e, ShardLost) else ShardLost(f"{shard.url}: {type(e).__name__} {e}") from e
-            if shard.sha256 is None or _sha(part) == shard.sha256: break
+            if shard.sha256 is None or file_hash(part) == shard.sha256: break
             part.unlink()                                    # arrived whole and is another: once more from the start
             if again: raise ShardLost(f"{shard.url}: its checksum is not the one that was promised")
         part.rename(path)
@@ -122,12 +122,6 @@ class Cache:
         for _, n, f in files:
             if total <= self.limit: break
             if f != keep: f.unlink(missing_ok=True); total -= n
-
-def _sha(path):
-    h = hashlib.sha256()
-    with open(path, "rb") as f:
-        while b := f.read(1 << 20): h.update(b)
-    return h.hexdigest()
 
 # %% ../nbs/foundations/stream.ipynb #df8e373f
 def shards_of(place, # folder, http address of a folder with an index.json, or owner/name[:config] on the hub
@@ -154,7 +148,7 @@ def shards_of(place, # folder, http address of a folder with an index.json, or o
 def write_index(folder) -> list:
     "`index.json` of a folder of Parquet files: names, sizes, rows and checksums"
     folder = Path(folder)
-    rows = [dict(name=f.relative_to(folder).as_posix(), size=f.stat().st_size, rows=pq.read_metadata(f).num_rows, sha256=_sha(f)) for f in sorted(folder.rglob("*.parquet"))]
+    rows = [dict(name=f.relative_to(folder).as_posix(), size=f.stat().st_size, rows=pq.read_metadata(f).num_rows, sha256=file_hash(f)) for f in sorted(folder.rglob("*.parquet"))]
     (tmp := folder/".index.json").write_text(json.dumps(rows, indent=1)); tmp.replace(folder/"index.json")
     return rows
 
@@ -291,12 +285,13 @@ def materialise(to, samples:dict, # name: iterable of `Sample`, such as `records
     if unknown := [k for k in samples if k not in targets]: raise ValueError(f"how many samples of {unknown[0]!r}? targets name {', '.join(targets)}")
     to = Path(to); (to/"data").mkdir(parents=True, exist_ok=True); state = to/"state.json"
     done = json.loads(state.read_text()) if state.exists() else {}
+    def keep(): (tmp := to/".state").write_text(json.dumps(done)); tmp.replace(state)
     def picture(f): return (f if isinstance(f, Image.Image) else Image.fromarray(np.asarray(f))).convert("RGB").resize((image, image))
     def write(name, split, rows):
         n = done.setdefault(name, {}).setdefault(split, dict(shards=0, rows=0)); path = to/"data"/f"{split}-{name}-{n['shards']:05d}.parquet"
         Rows.from_list([dict(dataset=s.dataset, type=s.type, human=s.human, assistant=s.assistant, frames=[picture(f) for f in s.frames], media_type=s.media_type) for s in rows], features=subset_features()).to_parquet(str(path) + ".tmp")
         Path(f"{path}.tmp").replace(path); n["shards"] += 1; n["rows"] += len(rows)
-        (tmp := to/".state").write_text(json.dumps(done)); tmp.replace(state)
+        keep()
     for name, rows in samples.items():
         had = {s: done.get(name, {}).get(s, {}).get("rows", 0) for s in ("train", "test")}; seen, left = dict.fromkeys(had, 0), {s: [] for s in had}
         if done.get(name, {}).get("whole"): continue
@@ -308,7 +303,7 @@ def materialise(to, samples:dict, # name: iterable of `Sample`, such as `records
             if len(left[split]) == per_shard: write(name, split, left[split]); left[split] = []
         for split, rest in left.items():
             if rest: write(name, split, rest)
-        done.setdefault(name, {})["whole"] = True; state.write_text(json.dumps(done))
+        done.setdefault(name, {})["whole"] = True; keep()
     write_index(to)
     return {split: sum(d.get(split, {}).get("rows", 0) for d in done.values()) for split in ("train", "test")}
 
@@ -322,7 +317,7 @@ def verify_subset(folder, image:int=448, targets=None) -> dict: # {split: {data 
     for name, r in index.items():
         f = folder/name
         if not f.exists(): continue
-        if _sha(f) != r["sha256"]: wrong.append(f"{name}: its checksum is not that of index.json"); continue
+        if file_hash(f) != r["sha256"]: wrong.append(f"{name}: its checksum is not that of index.json"); continue
         table = pq.read_table(f); types = {c.name: str(c.type) for c in table.schema}
         if {k: types.get(k) for k in want} != want or "struct<bytes: binary, path: string>" not in types.get("frames", ""): wrong.append(f"{name}: columns are {types}"); continue
         split = Path(name).name.split("-")[0]
