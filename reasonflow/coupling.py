@@ -7,7 +7,7 @@ __all__ = ['SETTINGS', 'TARGETS', 'dial', 'Coupling', 'spread', 'ActionTokens', 
            'geometry', 'Geometry', 'Dino', 'Vggt', 'target_reader', 'add_targets', 'aligned', 'places', 'visual_tokens',
            'SpatialForcing', 'unexplained', 'explained', 'layers_unexplained', 'what_layers_know', 'glimpses',
            'GlimpseCollator', 'Preserving', 'Patience', 'held_out', 'SpaceLooks', 'SpaceCollator', 'Milestones', 'Arm',
-           'arms_of', 'folder_of', 'run_arm', 'space_learnt', 'grid', 'measured_arms', 'write_rows']
+           'arms_of', 'folder_of', 'run_arm', 'space_learnt', 'grid', 'began_with', 'measured_arms', 'write_rows']
 
 # %% ../nbs/04_coupling.ipynb #c4000004
 import copy, csv, json, math, multiprocessing as mp, re, shutil
@@ -27,7 +27,7 @@ from .episodes import BadEpisode
 from .distill import load_student
 from .expert import Sight, by_parts, evaluate_policy, load_policy, train_driver
 from .qwenpi import TINY, PictureCollator, Pictures, QwenPI, QwenPIConfig, QwenPolicy, head_for, prepare_pictures, save_qwenpi
-from .runs import Run, same_request, seed_everything, weights_hash
+from .runs import Run, find_checkpoint, same_request, seed_everything, weights_hash
 from .records import Episode, path, prompt
 from .waypoints import resample
 from .world import Tabletop, roll_out, show_at
@@ -374,12 +374,16 @@ def arms_of(part:str) -> list: # of `Arm`
 # %% ../nbs/04_coupling.ipynb #c4000029
 def folder_of(arm): return arm.name.replace("; ", "-").replace(" ", "_").replace("%", "")
 
-def run_arm(arm, folder, pictures, vlm="tiny-sft", student="tiny-student", steps:int=1000, batch:int=16, lr:float=1.2e-3, draws:int=4, width:int=96, layer:int=2, families=None, episodes:int=200, milestones:int=0, held:int=50, quick=False) -> dict: # results by name
+def run_arm(arm, folder, pictures, vlm="tiny-sft", student="tiny-student", steps:int=1000, batch:int=16, lr:float=1.2e-3, draws:int=4, width:int=96, layer:int=2, families=None, episodes:int=200, milestones:int=0, held:int=50, quick=False,
+            start=None # a trained QwenPI (folder or shipped name) that goes on learning; `vlm` and `student` are then what it began with
+           ) -> dict: # results by name
     "Train an arm and measure it; what was measured before is read from `folder`, where a stopped training also goes on"
     folder = Path(folder)/folder_of(arm)
     if (folder/"results.json").exists(): return json.loads((folder/"results.json").read_text())
     seed_everything(arm.seed); net, processor = load(vlm); net.set_attn_implementation("eager"); looks = arm.looks(pictures, held, families)
-    driver, collate = arm.driver(net, head_for(net.config, **TINY | dict(width=width, hidden=width), thoughts=11, aim=True), pictures, draws, layer), arm.collator(processor)
+    began = load_policy(start) if start else None; shape = began.config if start else head_for(net.config, **TINY | dict(width=width, hidden=width), thoughts=11, aim=True)
+    driver, collate = arm.driver(net, shape, pictures, draws, layer), arm.collator(processor)
+    if start: driver.load_state_dict(began.driver.state_dict()); pictures.measured_by(began.norm, began.arm)
     both, own = load_student(student); sight = Sight(both.student, own)
     def saved(d): return save_qwenpi(folder/"policy", QwenPolicy(d, processor, pictures.norm, pictures.arm, sight, noise=0., about=asdict(arm) | dict(steps=steps, batch=batch)), vlm, student)
     def drive(d, suite="tabletop", n=60, seed=400_000): return evaluate_policy(str(saved(d)), suite, n, seed, families, workers=1, progress=False, at_once=20)[0]["success, all but stack"]
@@ -417,13 +421,14 @@ def _opened(kind, folder, demos): return kind.open(folder, demos)               
 def grid(folder, demos, arms, # all of one kind
          workers:int=2, every:int=4, vlm="tiny-sft", student="tiny-student", table=None, progress=True, **kw): # for `run_arm`
     "All arms, some at a time; goes on where it was stopped, and from what `table` (CSV) holds already. Returns the rows of all, and writes them to `table`"
-    folder, facts = Path(folder), dict(vlm=weights_hash(vlm), student=weights_hash(student), every=every, **kw)
+    if kw.get("start"): vlm, student = began_with(kw["start"])
+    folder, facts = Path(folder), dict(vlm=weights_hash(vlm), student=weights_hash(student), every=every, **kw) | (dict(start_weights=weights_hash(kw["start"])) if kw.get("start") else {})
     if not (Path(demos)/"request.json").exists(): raise FileNotFoundError(f"no demonstrations in {demos}: make them with `reasonflow demos {demos}`")
     kind = type(arms[0]); rows = measured_arms(table, facts | dict(demos=json.loads((Path(demos)/"request.json").read_text())), kind) if table else []
     arm_of = lambda r: kind(**{f: r[f] for f in kind.__dataclass_fields__})
     known = set(map(arm_of, rows)); todo = [a for a in arms if a not in known]
     if not todo: return rows
-    kind.prepare(folder, demos, vlm=vlm, every=every, student=student, workers=workers, progress=progress)
+    kind.prepare(folder, demos, vlm=vlm, every=every, student=student, workers=workers, progress=progress, **(dict(rest=False) if kw.get("start") else {}))          # a policy that was trained sees with eyes of its own
     same_request(folder/"arms", **facts)
     jobs = [(a, folder, demos, dict(vlm=vlm, student=student) | kw, 1 if workers > 1 else None) for a in todo]
     bar = tqdm(total=len(arms), initial=len(arms) - len(todo), desc="arms", disable=not progress)
@@ -437,6 +442,9 @@ def grid(folder, demos, arms, # all of one kind
         with mp.get_context("spawn").Pool(workers) as pool: take(pool.imap_unordered(_run_arm, jobs))
     bar.close()
     return rows
+
+def began_with(policy): # folder or shipped name of a `QwenPI`; names of its language model and of its student
+    about = json.loads((Path(find_checkpoint(policy))/"config.json").read_text()); return about["vlm"], about["student"]
 
 def measured_arms(table, facts, kind=Arm) -> list: # rows
     "What the same grid wrote into `table` before, on this machine or another; facts lie in a JSON beside it"

@@ -270,7 +270,7 @@ class StudentTrainer(SafeTrainer, Trainer):
     def __init__(self, model, args, record=None, **kw): self.record = record; super().__init__(model=model, args=args, **kw)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        loss, parts = model(inputs, frozen=self.state.global_step >= model.recipe.warm*self.args.max_steps)
+        loss, parts = model(inputs, frozen=self.state.global_step >= self.model.recipe.warm*self.args.max_steps)
         self.keep(parts)
         return (loss, {"loss": loss}) if return_outputs else loss
 
@@ -295,7 +295,7 @@ def train_student(model, processor, rows, states, run, steps, batch, lr, latents
     both = Distillation(student, verbalizer or new_verbalizer(tok, student.slots.shape[1], seed=seed), recipe)
     args = TrainingArguments(output_dir=str(folder), max_steps=steps, per_device_train_batch_size=batch, learning_rate=lr, lr_scheduler_type="cosine", warmup_steps=max(1, steps//20), max_grad_norm=1., seed=seed, data_seed=seed,
                              logging_nan_inf_filter=False, save_strategy="steps" if save_steps else "no", save_steps=save_steps or steps, save_total_limit=2, remove_unused_columns=False, dataloader_drop_last=True,
-                             use_cpu=not torch.cuda.is_available(), bf16=torch.cuda.is_available(), **({"logging_steps": max(1, min(5, steps//3)), "report_to": "none"} | more))
+                             use_cpu=not torch.cuda.is_available(), bf16=torch.cuda.is_available(), ddp_find_unused_parameters=True, **({"logging_steps": max(1, min(5, steps//3)), "report_to": "none"} | more))
     trainer = StudentTrainer(both, args, run, train_dataset=[r | {"state": s} for r, s in zip(rows, states)], data_collator=TraceCollator(processor, points), callbacks=list(callbacks))
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     return both

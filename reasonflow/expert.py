@@ -467,10 +467,13 @@ class Looks(torch.utils.data.Dataset):
         for e, why in self.bad: quarantine.add(f"episode {e}", why)                 # too many stop here
         self.record = {int(e): self.data.read(int(e), cameras=()) for e in self.all["episode"].unique()}
         self.at = {(int(e), int(s)): i for i, (e, s) in enumerate(zip(self.all["episode"], self.all["step"]))}
-        self.norm, self.arm = Normalizer(self.data.stats["action"], "q99", "closed is +1"), Normalizer(self.data.stats["observation.state"], "q99")
         rows = [self._row(*self.moment(i)) for i in range(len(self))]
         self.facts = {k: torch.tensor(np.stack([r[k] for r in rows])) for k in rows[0]}
-        self.facts["state"], self.facts["actions"] = torch.tensor(self.arm(self.facts["states"])).float(), torch.tensor(self.norm(self.facts["actions"])).float()
+        self.raw = self.facts["actions"]; self.measured_by(Normalizer(self.data.stats["action"], "q99", "closed is +1"), Normalizer(self.data.stats["observation.state"], "q99"))
+    def measured_by(self, norm, arm): # normalisers of actions and states
+        "Give actions and states on these scales: a policy that goes on learning keeps its own"
+        self.norm, self.arm = norm, arm
+        self.facts["state"], self.facts["actions"] = torch.tensor(arm(self.facts["states"])).float(), torch.tensor(norm(self.raw)).float()
     def __len__(self): return len(self.all["step"])
     def moment(self, i): e, step = int(self.all["episode"][i]), int(self.all["step"][i]); return self.record[e], e, step
     def _row(self, r, _, step):
@@ -589,7 +592,7 @@ def train_driver(driver, moments, run, steps:int, batch:int=64, lr:float=1e-3, s
     folder = Path(run.folder)/"checkpoints"
     args = TrainingArguments(output_dir=str(folder), max_steps=steps, per_device_train_batch_size=batch, learning_rate=lr, lr_scheduler_type="cosine", warmup_steps=max(1, steps//20), max_grad_norm=1., seed=seed, data_seed=seed,
                              logging_nan_inf_filter=False, save_strategy="steps" if save_steps else "no", save_steps=save_steps or steps, save_total_limit=2, remove_unused_columns=False, dataloader_drop_last=True,
-                             use_cpu=not torch.cuda.is_available(), bf16=fast_bf16(), **({"logging_steps": max(1, min(20, steps//3)), "report_to": "none"} | more))
+                             use_cpu=not torch.cuda.is_available(), bf16=fast_bf16(), ddp_find_unused_parameters=True, **({"logging_steps": max(1, min(20, steps//3)), "report_to": "none"} | more))
     trainer = DriverTrainer(driver, args, run, train_dataset=moments, data_collator=collate or MomentCollator(moments, "memory" in driver.expert.config.use, vary), callbacks=list(callbacks))
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     return driver.eval()

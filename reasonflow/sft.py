@@ -103,7 +103,7 @@ class GroundingTrainer(Waiting, SafeTrainer, SFTTrainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         net, ask = self.accelerator.unwrap_model(model), lambda net, inputs: answer_loss(net, inputs, net.number_head, self.number_weight)
-        loss, parts = ask(net, inputs) if net is model else self.through(model, net, ask, net, inputs)      # several processes: through the wrapper, which averages gradients
+        loss, parts = self.through(model, net, ask, net, inputs)      # as its forward: on several processes that gathers the shares of the weights (FSDP2), or averages gradients (DDP)
         self.keep(parts)
         return (loss, {"loss": loss}) if return_outputs else loss
 
@@ -115,7 +115,7 @@ class GroundingTrainer(Waiting, SafeTrainer, SFTTrainer):
     def _save(self, output_dir=None, state_dict=None):
         whole = state_dict if state_dict is not None else self.model.state_dict()
         super()._save(output_dir, {k: v for k, v in whole.items() if "number_head" not in k})
-        save_file({k: v.detach().cpu().contiguous() for k, v in self.model.number_head.state_dict().items()}, Path(output_dir or self.args.output_dir)/"number_head.safetensors")
+        save_file({k.split("number_head.")[1]: v.detach().cpu().contiguous() for k, v in whole.items() if "number_head." in k}, Path(output_dir or self.args.output_dir)/"number_head.safetensors")
 
     def _load_from_checkpoint(self, checkpoint, model=None):
         super()._load_from_checkpoint(checkpoint, model)

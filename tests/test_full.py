@@ -338,6 +338,49 @@ def test_goes_on_with_another_number_of_processes(tmp_path):
     back = tmp_path/"back"; trained(back, 1, batch=4, stop=2); assert close(whole, trained(back, 2, batch=2))
 
 @pytest.mark.slow
+def test_sharded_layers_give_the_same_losses(tmp_path):
+    "The FSDP2 configuration's layers in shares on two CPU processes (accelerate shards on GPUs alone, so PyTorch's fully_shard is called itself): Stage 1's loss, and the weights that four steps make, equal those of one process"
+    import os, subprocess, sys, textwrap, yaml
+    from safetensors.torch import load_file
+    wrapped = yaml.safe_load((ROOT/"configs"/"accelerate"/"fsdp2.yaml").read_text())["fsdp_config"]["fsdp_transformer_layer_cls_to_wrap"].split(",")
+    code = textwrap.dedent(f"""
+        import sys, numpy as np, torch, torch.distributed as dist
+        from safetensors.torch import save_file
+        from torch.distributed.fsdp import fully_shard
+        from torch.distributed.tensor import DTensor
+        from reasonflow.backbone import Collator, answer_loss, new_model, train_tokenizer
+        from reasonflow.base import corpus
+        from reasonflow.runs import seed_everything
+        from trl.models.utils import _ForwardRedirection             # how `GroundingTrainer` asks for its loss
+        sharded, out = sys.argv[1] == "sharded", sys.argv[2]
+        r = np.random.default_rng(0); rows = [dict(frames=[r.integers(0, 255, (72, 72, 3), dtype=np.uint8)], human="Task: pick up the red cube. Trajectory?", assistant=str([[int(x), 222] for x in r.integers(100, 999, 5)]).replace(" ", "")) for _ in range(16)]
+        seed_everything(0); model, processor = new_model(train_tokenizer(corpus()), "smoke"); collate = Collator(processor)
+        me, n = 0, 1
+        if sharded:
+            dist.init_process_group("gloo"); me, n = dist.get_rank(), dist.get_world_size()
+            found = {{type(m).__name__ for m in model.modules()}} & set({wrapped!r}); assert found == set({wrapped!r}), found
+            for m in list(model.modules()):
+                if type(m).__name__ in {wrapped!r}: fully_shard(m)
+            fully_shard(model); assert any(isinstance(p, DTensor) and p.to_local().numel() < p.numel() for p in model.parameters())
+        opt = torch.optim.AdamW(model.parameters(), 1e-3); losses = []
+        for step in range(4):
+            part = rows[4*step:4*step + 4]; loss, _ = _ForwardRedirection()(model, model, answer_loss, model, collate(part[me*4//n:(me + 1)*4//n])); loss.backward(); opt.step(); opt.zero_grad()
+            loss = loss.detach()
+            if sharded: dist.all_reduce(loss); loss = loss/n
+            losses.append(loss)
+        whole = {{k: (v.full_tensor() if isinstance(v, DTensor) else v).contiguous().clone() for k, v in model.state_dict().items() if "lm_head" not in k}}
+        if me == 0: save_file(whole | {{"losses": torch.stack(losses)}}, out)
+        if sharded: dist.destroy_process_group()
+    """)
+    script = tmp_path/"shard.py"; script.write_text(code); got = {}
+    for kind, how in (("whole", []), ("sharded", start(2))):
+        r = subprocess.run([sys.executable, *how, str(script), kind, str(tmp_path/f"{kind}.safetensors")], capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false"))
+        assert r.returncode == 0, r.stderr[-3000:]
+        got[kind] = load_file(tmp_path/f"{kind}.safetensors")
+    a, b = got["whole"], got["sharded"]; assert set(a) == set(b) and torch.allclose(a["losses"], b["losses"], rtol=2e-3) and a["losses"][-1] < a["losses"][0]
+    assert sum(float((a[k] - b[k]).abs().mean()) for k in a)/len(a) < 1e-4
+
+@pytest.mark.slow
 def test_layers_computed_again_give_the_same_gradients():
     "Gradient checkpointing, which preset full trains with, with the loss of Stage 1 and its guide for the attention"
     import numpy as np
@@ -357,10 +400,11 @@ def test_layers_computed_again_give_the_same_gradients():
     assert parts == {"ce", "number_l1", "look"} and abs(a - b) < 1e-5 and set(plain) == set(again) and all(torch.allclose(plain[n], again[n], rtol=1e-3, atol=1e-6) for n in plain)
 
 @pytest.mark.slow
-def test_one_command_launches_a_stage(tmp_path):
+@pytest.mark.parametrize("stage, more", [("sft", ["episodes=4"]), ("grpo", ["warm_steps=0"]), ("distill", []), ("expert", []), ("qwenpi", [])])
+def test_one_command_launches_a_stage(stage, more, tmp_path):
     "Two processes over the notebook's cells; one checkpoint, one record"
     import os, subprocess, sys
-    r = subprocess.run([sys.executable, *start(2), "-m", "reasonflow.launch", "sft", "preset=smoke", f"folder={tmp_path/'run'}", "steps=2", "episodes=4"],
+    r = subprocess.run([sys.executable, *start(2), "-m", "reasonflow.launch", stage, "preset=smoke", f"folder={tmp_path/'run'}", "steps=2", *more],
                        cwd=ROOT, capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"))
     assert r.returncode == 0, r.stderr[-3000:]
     from reasonflow.runs import last_checkpoint
