@@ -203,8 +203,13 @@ def refine(folder: Path = typer.Argument(..., help="where arms, rationales and r
            start: str = typer.Option("tiny-qwenpi", help="the policy that goes on learning, a QwenPI: folder or shipped name; '': each arm begins anew"), steps: int = typer.Option(400, min=1), lr: float = typer.Option(3e-4, min=0.), episodes: int = typer.Option(100, min=2, help="test scenes for each arm"),
            families: str = typer.Option("pick up,put on,put into,move near", help="which families are learnt and driven, with commas"), workers: int = 2, table: Path = typer.Option(None, help="CSV for the results, FOLDER/results.csv without; arms that stand in it already are not run again")):
     "ReFineVLA's grid: how much should reasons weigh, how many layers rest, and must the reasons be true?"
-    from reasonflow.refine import refine_arms
+    from reasonflow.refine import looked, refine_arms
+    table = table or folder/"results.csv"
     _grid(folder, data, refine_arms, table, workers=workers, start=start or None, steps=steps, lr=lr, episodes=episodes, families=[f.strip() for f in families.split(",")])
+    if start and not (gaze := table.with_name(f"{table.stem}-attention.csv")).exists():
+        from reasonflow.attention import views
+        from reasonflow.coupling import write_rows
+        if rows := looked(folder/"arms", views(500_000, 24), start): write_rows(gaze, rows); console.print(f"what its movements hang on, before and after, is in {gaze}", highlight=False)
 
 # %% ../nbs/cli.ipynb #8f41c0a2
 @app.command()

@@ -77,6 +77,8 @@ _OURS = "reasonflow.evaluate:TabletopRobot"
 SUITES = {"tabletop": Suite(tuple(FAMILIES), _OURS), "held out": Suite(tuple(FAMILIES), _OURS), "memory": Suite(tuple(MEMORY), _OURS)}      # 'held out': colour and kind of the target never occurred together in training; 'memory': the last picture does not say what to do
 STEPS = dict(spatial=220, object=280, goal=300, **{"10": 520})                    # LIBERO's step limits (as OpenVLA set them: arXiv 2406.09246)
 SUITES |= {f"libero_{name}": Suite(tuple(tasks), "reasonflow.libero:LiberoRobot", STEPS[name], 50, True, "libero") for name, tasks in json.loads(find_asset("libero_tasks.json").read_text()).items()}
+SUITES["robosuite"] = Suite(("Lift", "Stack", "PickPlaceBread", "PickPlaceCan", "PickPlaceCereal", "PickPlaceMilk"), "reasonflow.libero:RobosuiteRobot", 200, None, True, "libero")      # the same arm and controller; from seeds, to the last step
+SUITES["robosuite"] = Suite(("Lift", "Stack", "PickPlaceBread", "PickPlaceCan", "PickPlaceCereal", "PickPlaceMilk"), "reasonflow.libero:RobosuiteRobot", 200, None, True, "libero")      # the same arm and controller; from seeds, to the last step
 
 def trials_of(suite:str="tabletop", episodes:int=200, seed:int=500_000, # of the first scene; no matter where initial states are given
               families=None, shard=(0, 1)) -> list: # of `Trial`; the how-manieth of how many machines is this?

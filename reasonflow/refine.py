@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SECTIONS', 'SCHEMA', 'ASK', 'Truth', 'truth_at', 'scene_graph', 'in_words', 'by_section', 'claims', 'wrong_share',
            'BadRationale', 'parsed', 'LocalTeacher', 'Endpoint', 'annotate', 'read_rationales', 'nats', 'with_words',
-           'RefinedPI', 'RefineLooks', 'RefineCollator', 'speak', 'reasons_exam', 'RefineArm', 'refine_arms']
+           'RefinedPI', 'RefineLooks', 'RefineCollator', 'speak', 'reasons_exam', 'RefineArm', 'looked', 'refine_arms']
 
 # %% ../nbs/06_refine.ipynb #f6000005
 import base64, io, json, os, re, time, urllib.error, urllib.request
@@ -19,9 +19,11 @@ from PIL import Image
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 from .backbone import answer, bare, load
-from .coupling import Coupling, CoupledPI, SpaceLooks, act_again
+from .attention import act_study, gained
+from .coupling import Coupling, CoupledPI, SpaceLooks, act_again, folder_of
 from .distill import Cached, embed
 from .episodes import EpisodeSet
+from .expert import load_policy
 from .qwenpi import PictureCollator, Pictures, prepare_pictures
 from .records import Quarantine, frame_facts, step_text
 from .runs import bootstrap, same_request, wilson
@@ -247,6 +249,16 @@ class RefineArm:
     def prepare(cls, folder, demos, every=4, workers=2, progress=True, **kw): prepare_pictures(folder/"pictures", demos, every=every, workers=workers, progress=progress, **kw); annotate(folder/"told", demos, every, progress=progress)
     @classmethod
     def open(cls, folder, demos): p = Pictures(folder/"pictures", demos); p.told = read_rationales(folder/"told"); return p
+
+def looked(folder, views, start, seeds=(0, 1, 2), weight:float=.3, frozen:int=4) -> list: # arms of `grid`; `attention.View`s; what they began with; rows
+    "How much more of each map of a movement lies on the target after training with reasons, true or another look's, than after the same training without, and than at the start; pooled over seeds, intervals over scenes and seeds"
+    place = lambda arm: Path(folder)/folder_of(arm)/"policy"; maps = lambda name: act_study(load_policy(str(name)), views)
+    arms = {kind: [RefineArm(w, frozen, told, s) for s in seeds] for kind, w, told in (("without reasons", 0., "true"), ("true reasons", weight, "true"), ("another look's reasons", weight, "shuffled"))}
+    whole = [s for s in range(len(seeds)) if all(place(some[s]).exists() for some in arms.values())]
+    if not whole: return []
+    at = {kind: [r for s in whole for r in maps(place(some[s]))] for kind, some in arms.items()} | {"the start": maps(start)*len(whole)}
+    pairs = [(a, b) for a in arms for b in ("without reasons", "the start") if a != b]
+    return [dict(after=a, than=b, map=k, seeds=len(whole)) | r for a, b in pairs for k, r in gained(at[b], at[a]).items()]
 
 def refine_arms() -> list:
     "Eight cells of λ and layers with one seed, the control, and three seeds for none, the paper's choice and the control"
