@@ -1,4 +1,5 @@
 "The same code at full size: planned on the device without memory, and its paths taken at tiny size"
+import importlib.util
 import json
 from pathlib import Path
 import pytest, torch
@@ -419,6 +420,21 @@ def test_unsloth_is_guarded():
     from reasonflow.backbone import load
     if torch.cuda.is_available(): pytest.skip("there is a GPU")
     with pytest.raises(RuntimeError, match="unsloth needs a CUDA GPU"): load("Qwen/Qwen3.5-4B", unsloth=True)
+
+@pytest.mark.skipif(not torch.cuda.is_available() or importlib.util.find_spec("unsloth") is None, reason="needs a GPU and unsloth")
+def test_unsloth_learns_as_plain_transformers(tmp_path):
+    "The same weights, adapters and batches: the same losses, within what bfloat16 and other kernels change"
+    import unsloth                                                                            # before transformers is used
+    from reasonflow.backbone import Collator, add_lora, answer_loss, bare, load
+    from reasonflow.records import caption_samples
+    model, processor = load("tiny-sft"); model.save_pretrained(tmp_path/"whole"); processor.tokenizer.save_pretrained(tmp_path/"whole")
+    rows = [dict(frames=s.frames, human=s.human, assistant=s.assistant) for i in range(4) for s in caption_samples(400_000 + i)]; losses = {}
+    for through in (False, True):
+        torch.manual_seed(0); net, own = load(str(tmp_path/"whole"), unsloth=through, image=144)
+        net = add_lora(net.cuda(), 8).train(); batch = {k: v.cuda() for k, v in Collator(own)(rows).items()}
+        optimizer = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], 1e-3); losses[through] = []
+        for _ in range(8): loss = answer_loss(net, batch)[0]; loss.backward(); optimizer.step(); optimizer.zero_grad(); losses[through].append(float(loss.detach()))
+    plain, quick = losses[False], losses[True]; assert plain[-1] < plain[0] and all(abs(a - b) < .05*a for a, b in zip(plain, quick)), losses
 
 # -- the rest of the way
 
