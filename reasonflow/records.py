@@ -7,10 +7,10 @@ __all__ = ['ROWS', 'COLUMNS', 'ROW_EDGES', 'COLUMN_EDGES', 'POINTING', 'PROMPTS'
            'SOURCES', 'ROW_COUNTS', 'Sample', 'Fact', 'frame_facts', 'region', 'scene_questions', 'caption', 'prompt',
            'step_text', 'telling_steps', 'path', 'failure_questions', 'Episode', 'solved_samples', 'video_samples',
            'episode_samples', 'caption_samples', 'relations', 'in_the_way', 'reasoned_samples', 'BadSample',
-           'TooManyBad', 'Quarantine', 'check', 'gather', 'from_pixels', 'from_255', 'read_parquet', 'read_json',
-           'read_video', 'pick_frames', 'molmoact', 'sharerobot_affordance', 'sharerobot_planning', 'robofac', 'pixmo',
-           'fetch_url', 'published_subset', 'robovqa', 'open_source', 'share', 'kept', 'side', 'digest', 'unique',
-           'mix']
+           'TooManyBad', 'Quarantine', 'check', 'gather', 'from_pixels', 'from_255', 'read_parquet', 'Rows', 'beside',
+           'read_json', 'read_video', 'pick_frames', 'molmoact', 'sharerobot_affordance', 'sharerobot_planning',
+           'robofac', 'pixmo', 'fetch_url', 'published_subset', 'robovqa', 'open_source', 'share', 'kept', 'side',
+           'digest', 'unique', 'mix']
 
 # %% ../nbs/foundations/records.ipynb #992dadd7
 import hashlib, io, json, re
@@ -391,8 +391,19 @@ def _need(have, columns, where):
     lacking = [c for c in columns if c not in have]
     if lacking: raise ValueError(f"{where}: no column {', '.join(lacking)}; it has {', '.join(have)}")
 
-def read_json(where):
+class Rows(list):
+    "Rows `(name, row)` that were read before, and where the files lie that they name: `get(name)` brings one here, `names(name)` lists a folder, or is the file's name"
+    def __init__(self, rows, get=None, names=None): super().__init__(rows); self.get, self.names = get, names
+
+def beside(where): # two functions as of `Rows`
+    "The files beside a JSON file, or in a folder"
+    if isinstance(where, Rows): return where.get, where.names
+    root = Path(where) if Path(where).is_dir() else Path(where).parent
+    return lambda name: root/name, lambda name: sorted(f"{name}/{f.name}" for f in (root/name).iterdir()) if (root/name).is_dir() else [name]
+
+def read_json(where): # file, folder, or rows that were read before
     "A JSON list, or the lists of all JSON files of a folder"
+    if isinstance(where, list): yield from where; return
     path = Path(where)
     if not path.exists(): raise FileNotFoundError(f"{where}: no such file or folder")
     for f in sorted(path.rglob("*.json")) if path.is_dir() else [path]:
@@ -429,36 +440,36 @@ def molmoact(where="allenai/MolmoAct-Pretraining-Mixture:auxiliary_trace", style
 
 def sharerobot_affordance(where, style="card", frames=8):
     "ShareRobot affordance: `affordance.json` beside its images; x, y is the top left corner in pixels of the original"
-    root = Path(where) if Path(where).is_dir() else Path(where).parent
-    for name, row in read_json(Path(where)/"affordance.json" if Path(where).is_dir() else where):
+    get, _ = beside(where)
+    for name, row in read_json(where if isinstance(where, list) or not Path(where).is_dir() else Path(where)/"affordance.json"):
         def make(row=row):
             meta, a = row["meta_data"], row["affordance"]
             box = from_pixels([a["x"], a["y"], a["x"] + a["width"], a["y"] + a["height"]], meta["original_width"], meta["original_height"])
-            return Sample("sharerobot_affordance", "qa", prompt("affordance", style, task=row["instruction"]), format_box(box), [_image(root/row["image_path"])],
+            return Sample("sharerobot_affordance", "qa", prompt("affordance", style, task=row["instruction"]), format_box(box), [_image(get(row["image_path"]))],
                           "image", f"sharerobot_affordance-{row['id']}", "affordance")
         yield name, make
 
 def sharerobot_planning(where, style="card", frames=8):
     "ShareRobot planning: JSON lists naming frame folders; image tags and step brackets are stripped"
-    root = Path(where) if Path(where).is_dir() else Path(where).parent
+    get, names = beside(where)
     clean = lambda t: re.sub(r"<([^<>]*)>", r"\1", re.sub(r"<image[^>]*>", "", t)).strip()
     for name, row in read_json(where):
         def make(row=row):
-            files = [f for p in row["image"] for f in (sorted((root/p).iterdir()) if (root/p).is_dir() else [root/p])]
+            files = [f for p in row["image"] for f in names(p)]
             talk = {t["from"]: t["value"] for t in row["conversations"]}
-            images = [_image(f) for f in pick_frames(files, frames)]
+            images = [_image(get(f)) for f in pick_frames(files, frames)]
             return Sample("sharerobot_planning", "qa", prompt("qa", style, question=clean(talk["human"])), clean(talk["gpt"]), images,
                           "video" if len(images) > 1 else "image", f"sharerobot_planning-{row['id']}", row.get("task", "planning"))
         yield name, make
 
 def robofac(where, style="card", frames=8):
     "RoboFAC: `training_qa.json` beside its videos"
-    root = Path(where) if Path(where).is_dir() else Path(where).parent
-    for name, row in read_json(Path(where)/"training_qa.json" if Path(where).is_dir() else where):
+    get, _ = beside(where)
+    for name, row in read_json(where if isinstance(where, list) or not Path(where).is_dir() else Path(where)/"training_qa.json"):
         def make(row=row):
             talk = {t["from"]: t["value"] for t in row["conversations"]}
             return Sample("robofac", "qa", prompt("qa", style, question=talk["human"].replace("<video>", "").strip()), talk["assistant"].strip(),
-                          read_video(root/row["video"], frames), "video", f"robofac-{row['video']}", "failure")
+                          read_video(get(row["video"]), frames), "video", f"robofac-{row['video']}", "failure")
         yield name, make
 
 def pixmo(kind, where=None, style="card", frames=8, fetch=None):

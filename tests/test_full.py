@@ -251,6 +251,31 @@ def test_bad_shards_never_end_a_run(tmp_path):
     with Server(place, lambda path, n: "gone" if "parquet" in path else None) as s:
         with pytest.raises(TooManyBad, match="mend the source"): told(Feed(Stream(s.url, cache=tmp_path/"e", tries=1), 2))
 
+def test_lists_that_name_files_and_records_stream_too(tmp_path):
+    "RoboFAC, ShareRobot and RoboVQA as they lie on the hub, from a folder and from a server that fails now and then: the same samples, files in the cache, a missing one replaced"
+    import numpy as np
+    from reasonflow.stream import Feed, Stream, write_index
+    from test_records import BLOCKS, affordance_row, jpeg, png, record, write_records, write_video
+    frame = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8); ask = lambda q: [{"from": "human", "value": f"<video>\n{q}"}, {"from": "assistant", "value": "Grasp the spoon."}]
+    fac, share, vqa = (tmp_path/n for n in ("fac", "share", "vqa")); (fac/"films").mkdir(parents=True); (share/"images").mkdir(parents=True); (share/"ep").mkdir(); vqa.mkdir()
+    for i in range(3): write_video(fac/"films"/f"{i}.mp4")
+    (fac/"training_qa.json").write_text(json.dumps([{"id": str(i), "video": f"films/{i}.mp4", "conversations": ask(f"Question {i}?")} for i in range(6)]))          # 3 to 5 are not there
+    for i in range(4): (share/"images"/f"{i}.png").write_bytes(png(frame)); (share/"ep"/f"{i}.png").write_bytes(png(frame))
+    (share/"affordance.json").write_text(json.dumps([affordance_row(id=i, image_path=f"images/{i}.png", instruction=f"take thing {i}") for i in range(4)]))
+    for i in range(2): write_records(vqa/f"train.tfrecord-{i:05}", [record([BLOCKS.replace("chips", f"chips {i}{j}")], [jpeg(frame)]*4) for j in range(2)])
+    cases = {"robofac": (fac, 3), "sharerobot_affordance": (share, 4), "robovqa": (vqa, 5)}          # of its eight questions four are the same
+    for name, (place, n) in cases.items():
+        write_index(place); here = Stream(place, name, tmp_path/"c1", seed=5); whole = told(Feed(here, 1, ahead=0)); assert len(set(whole)) == n and len(whole) == len(here), (name, whole)
+        with Server(place, lambda path, n: "error" if n == 1 and "index" not in path else None) as s:
+            far = Stream(s.url, name, tmp_path/"c2"/name, seed=5, pause=.01, tries=3); assert told(Feed(far, 1, ahead=0)) == whole and told(Feed(far, 1, step=2, ahead=0)) == whole[2:] and not far.lost()
+    assert any(f.suffix == ".mp4" for f in (tmp_path/"c2"/"robofac").iterdir()) and "No such file" in here_of(fac, tmp_path).bad[0][2]
+    plan = {"id": "7", "task": "Future_Prediction_Task", "image": ["ep"], "conversations": [{"from": "human", "value": "<image 0-3> Next?"}, {"from": "gpt", "value": "<put it down>"}]}
+    (tmp_path/"share"/"planning.json").write_text(json.dumps([plan])); one = Stream(share/"planning.json", "sharerobot_planning", tmp_path/"c3", frames=3)[0]; assert one.assistant == "put it down" and len(one.frames) == 3
+
+def here_of(place, tmp_path):
+    from reasonflow.stream import Feed, Stream
+    s = Stream(place, "robofac", tmp_path/"c4", seed=5); told(Feed(s, 1, ahead=0)); return s
+
 def test_cache_keeps_to_its_size(tmp_path):
     from reasonflow.stream import Cache, Feed, Stream
     place, _ = rows_of(tmp_path/"a", n=40)
