@@ -176,9 +176,9 @@ def sample_of(source, where, row, style="card", frames=8, get=None, names=None) 
 
 class Stream(Dataset):
     "Samples of one data set by number"
-    def __init__(self, place, source="published_subset", cache=None, seed:int=0, style="card", frames:int=8, split="train", keep=None, cap:float=.5, lost=None, **kw): # `kw` for `Cache`; `lost`: file that remembers lost shards
+    def __init__(self, place, source="published_subset", cache=None, seed:int=0, style="card", frames:int=8, split="train", part=None, cap:float=.5, lost=None, **kw): # `part`: side of the split by episode, where the files themselves are not split; `kw` for `Cache`; `lost`: file that remembers lost shards
         if source not in SOURCES: raise ValueError(f"unknown data set {source!r}: choose from {', '.join(SOURCES)}")
-        self.shards, self.source, self.style, self.frames, self.cap = shards_of(place, split), source, style, frames, cap
+        self.shards, self.source, self.style, self.frames, self.part, self.cap = shards_of(place, split), source, style, frames, part, cap
         self.cache = Cache(cache or Path.home()/".cache"/"reasonflow"/"shards", **kw)
         self.order = Order([s.rows for s in self.shards], seed)
         self.lost_file = Path(lost) if lost else self.cache.folder/"lost.json"
@@ -226,7 +226,10 @@ class Stream(Dataset):
         self.asked += 1
         for n in range(1000):
             shard, row = self.order.place(int(k) + n if n < 20 else int(k) + 20 + (n - 20)*max(1, max(self.order.rows)))       # first the next ones, then the next shards
-            try: return sample_of(self.source, f"{self.shards[shard].url}#{row}", self.row(shard, row), self.style, self.frames, *self.beside(shard))
+            try:
+                s = sample_of(self.source, f"{self.shards[shard].url}#{row}", self.row(shard, row), self.style, self.frames, *self.beside(shard))
+                if self.part in (None, side(s.episode_id)): return s
+                why = f"all were of the other sides of the split than {self.part!r}"; continue
             except ShardLost as e: why = e
             except (BadSample, OSError, SyntaxError, ValueError, KeyError, IndexError, TypeError) as e: why = e
             self.bad.append((self.shards[shard].url, row, str(why)[:100]))

@@ -268,6 +268,8 @@ def test_lists_that_name_files_and_records_stream_too(tmp_path):
         write_index(place); here = Stream(place, name, tmp_path/"c1", seed=5); whole = told(Feed(here, 1, ahead=0)); assert len(set(whole)) == n and len(whole) == len(here), (name, whole)
         with Server(place, lambda path, n: "error" if n == 1 and "index" not in path else None) as s:
             far = Stream(s.url, name, tmp_path/"c2"/name, seed=5, pause=.01, tries=3); assert told(Feed(far, 1, ahead=0)) == whole and told(Feed(far, 1, step=2, ahead=0)) == whole[2:] and not far.lost()
+    from reasonflow.records import side
+    learnt = {s.episode_id for b in Feed(Stream(vqa, "robovqa", tmp_path/"c1", seed=5, part="train"), 1, ahead=0) for s in b}; assert learnt and all(side(e) == "train" for e in learnt)
     assert any(f.suffix == ".mp4" for f in (tmp_path/"c2"/"robofac").iterdir()) and "No such file" in here_of(fac, tmp_path).bad[0][2]
     plan = {"id": "7", "task": "Future_Prediction_Task", "image": ["ep"], "conversations": [{"from": "human", "value": "<image 0-3> Next?"}, {"from": "gpt", "value": "<put it down>"}]}
     (tmp_path/"share"/"planning.json").write_text(json.dumps([plan])); one = Stream(share/"planning.json", "sharerobot_planning", tmp_path/"c3", frames=3)[0]; assert one.assistant == "put it down" and len(one.frames) == 3
