@@ -106,7 +106,7 @@ def run(stages: list[str] = typer.Argument(None, help=f"which stages, of {', '.j
     console.print(f"{(time.time() - began)/60:.1f} minutes in all")
 
 # %% ../nbs/cli.ipynb #2ad4551c
-DRIVEN = ("tabletop", "held out", "memory", "libero_spatial", "libero_object", "libero_goal", "libero_10")
+DRIVEN = ("tabletop", "held out", "memory", "libero_spatial", "libero_object", "libero_goal", "libero_10", "robosuite")
 SUITES = ("grounding", "sight", "reasoning", "latent", *DRIVEN)
 
 def _driving(checkpoint, suite, episodes, seed, workers, folder, shard, **conditions):
