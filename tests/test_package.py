@@ -58,8 +58,10 @@ def test_readme_table_is_the_recorded_one():
 
 def test_recorded_results_are_of_the_shipped_weights():
     from reasonflow.cli import weights_hash
+    from reasonflow.coupling import began_with
     for path in (ROOT/"assets"/"results").glob("*.json"):
         record = json.loads(path.read_text())
+        if "start_weights" in record: assert (record["start_weights"], record["vlm"], record["student"]) == tuple(map(weights_hash, (record["start"], *began_with(record["start"])))), path; continue      # a grid of arms that went on learning
         if path.with_suffix(".csv").exists() and "vlm" in record: assert (record["vlm"], record["student"]) == (weights_hash("tiny-sft"), weights_hash("tiny-student")), path; continue      # what a grid's table began with
         assert record["weights"] == weights_hash(record["checkpoint"]), path
         if "against" in record: assert record["against_weights"] == weights_hash(record["against"]), path
