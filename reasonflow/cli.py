@@ -200,7 +200,7 @@ def couple(folder: Path = typer.Argument(..., help="where arms, pictures and res
 
 @app.command()
 def refine(folder: Path = typer.Argument(..., help="where arms, rationales and results are kept; the same folder again goes on"), data: Path = typer.Option(..., "--demos", help="demonstrations, as `reasonflow demos` makes them"),
-           start: str = typer.Option("tiny-qwenpi", help="the policy that goes on learning, a QwenPI: folder or shipped name; '': each arm begins anew"), steps: int = typer.Option(400, min=1), lr: float = typer.Option(3e-4, min=0.), episodes: int = typer.Option(100, min=2, help="test scenes for each arm"),
+           start: str = typer.Option("tiny-qwenpi", help="the policy that goes on learning, a QwenPI: folder or shipped name; '': each arm begins anew"), steps: int = typer.Option(250, min=1), lr: float = typer.Option(3e-4, min=0.), episodes: int = typer.Option(100, min=2, help="test scenes for each arm"),
            families: str = typer.Option("pick up,put on,put into,move near", help="which families are learnt and driven, with commas"), workers: int = 2, table: Path = typer.Option(None, help="CSV for the results, FOLDER/results.csv without; arms that stand in it already are not run again")):
     "ReFineVLA's grid: how much should reasons weigh, how many layers rest, and must the reasons be true?"
     from reasonflow.refine import looked, refine_arms
