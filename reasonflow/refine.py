@@ -8,7 +8,7 @@ __all__ = ['SECTIONS', 'SCHEMA', 'ASK', 'Truth', 'truth_at', 'scene_graph', 'in_
            'RefinedPI', 'RefineLooks', 'RefineCollator', 'speak', 'reasons_exam', 'RefineArm', 'looked', 'refine_arms']
 
 # %% ../nbs/06_refine.ipynb #f6000005
-import base64, io, json, math, os, re, time, urllib.error, urllib.request
+import base64, io, json, os, re, time, urllib.error, urllib.request
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path

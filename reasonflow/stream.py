@@ -245,15 +245,6 @@ class Mixture(Dataset):
         self.nth = np.zeros(n, np.int64)
         for s in range(len(p)): self.nth[self.which == s] = np.arange((self.which == s).sum())
     def __len__(self): return len(self.which)
-    def beside(self, shard): # two functions as of `records.Rows`
-        "The files that a JSON list names lie beside it; they come when they are needed, and stay in the cache"
-        base = self.shards[shard].url.rpartition("/")[0]
-        def get(name): return self.cache.get(Shard(f"{base}/{name}"))
-        def names(name):
-            if Path(name).suffix: return [name]
-            fs, where = filesystem(f"{base}/{name}"); return sorted(f"{name}/{Path(f).name}" for f in patiently(lambda: fs.ls(where, detail=False), self.cache.tries, self.cache.pause))
-        return get, names
-
     def __getitem__(self, k) -> Sample: return self.streams[self.which[k]][int(self.nth[k])]
 
 # %% ../nbs/foundations/stream.ipynb #69d28b3b
