@@ -217,15 +217,15 @@ class EpisodeSet:
         if len(t) != self.rows[i]["length"]: raise BadEpisode(f"{path}: episode {i} has {len(t)} rows, {self.rows[i]['length']} were written")
         return t
 
-    def frames(self, i, camera) -> np.ndarray: # (T, H, W, 3) uint8
-        "What one camera saw"
+    def frames(self, i, camera, at:int=0, n:int|None=None) -> np.ndarray: # (n, H, W, 3) uint8
+        "What one camera saw, from step `at` on; without `n` to the end"
         if camera not in self.cameras: raise ValueError(f"no camera {camera!r}: this data set has {', '.join(self.cameras) or 'none'}")
-        key, n = f"observation.images.{camera}", self.rows[i]["length"]
+        key, n = f"observation.images.{camera}", self.rows[i]["length"] - at if n is None else n
         if self.features[key]["dtype"] == "image":
-            try: return np.stack([np.asarray(Image.open(io.BytesIO(x["bytes"])).convert("RGB")) for x in self.table(i)[key].to_pylist()])
+            try: return np.stack([np.asarray(Image.open(io.BytesIO(x["bytes"])).convert("RGB")) for x in self.table(i)[key].slice(at, n).to_pylist()])
             except (OSError, TypeError) as e: raise BadEpisode(f"episode {i}: an image does not decode ({e})") from e
         start = round(self.rows[i][f"videos/{key}/from_timestamp"]*self.fps) if self.version == "v3.0" else 0
-        return read_film(self._file(i, camera), self.fps, start, n)
+        return read_film(self._file(i, camera), self.fps, start + at, n)
 
     def __getitem__(self, i) -> Recording: return self.read(i)
 

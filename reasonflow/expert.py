@@ -586,14 +586,16 @@ class DriverTrainer(SafeTrainer, Trainer):
         save_model(self.model, str(Path(output_dir or self.args.output_dir)/"model.safetensors"))
     def _load_from_checkpoint(self, checkpoint, model=None): load_model(self.model, str(Path(checkpoint)/"model.safetensors"))
 
-def train_driver(driver, moments, run, steps:int, batch:int=64, lr:float=1e-3, seed:int=0, save_steps=None, callbacks=(), collate=None, vary:float=0., **more):
+def train_driver(driver, moments, run, steps:int, batch:int=64, lr:float=1e-3, seed:int=0, save_steps=None, callbacks=(), collate=None, vary:float=0.,
+                 optimizers=(None, None), # and schedule; None: Muon and AdamW, cosine
+                 **more):
     "Train `driver` on `moments`; goes on from the newest checkpoint in the run's folder if there is one"
     torch.manual_seed(seed)
     folder = Path(run.folder)/"checkpoints"
     args = TrainingArguments(output_dir=str(folder), max_steps=steps, per_device_train_batch_size=batch, learning_rate=lr, lr_scheduler_type="cosine", warmup_steps=max(1, steps//20), max_grad_norm=1., seed=seed, data_seed=seed,
                              logging_nan_inf_filter=False, save_strategy="steps" if save_steps else "no", save_steps=save_steps or steps, save_total_limit=2, remove_unused_columns=False, dataloader_drop_last=True,
                              use_cpu=not torch.cuda.is_available(), bf16=fast_bf16(), ddp_find_unused_parameters=True, **({"logging_steps": max(1, min(20, steps//3)), "report_to": "none"} | more))
-    trainer = DriverTrainer(driver, args, run, train_dataset=moments, data_collator=collate or MomentCollator(moments, "memory" in driver.expert.config.use, vary), callbacks=list(callbacks))
+    trainer = DriverTrainer(driver, args, run, train_dataset=moments, data_collator=collate or MomentCollator(moments, "memory" in driver.expert.config.use, vary), callbacks=list(callbacks), optimizers=optimizers)
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     return driver.eval()
 
@@ -610,11 +612,12 @@ class ChunkPolicy:
         self.driver, self.config, self.norm, self.arm, self.steps, self.solver, self.off, self.swap, self.noise, self.robot = driver.eval(), config, norm, arm, steps, solver, tuple(off), tuple(swap), noise, robot
         self.generator, self.about, self.spare = torch.Generator().manual_seed(seed), about or {}, {}
 
+    cameras = property(lambda self: ("image", "wrist_image")[:getattr(self.config, "views", 2)])
     def reset(self, slots=(0,)): "Forget what is kept of these robots"
 
     def checked(self, o, side):
-        for name in ("image", "wrist_image"):
-            if name not in o: raise BadObservation(f"{name} is missing: this policy sees image and wrist_image")
+        for name in self.cameras:
+            if name not in o: raise BadObservation(f"{name} is missing: this policy sees {' and '.join(self.cameras)}")
             i = np.asarray(o[name])
             if i.dtype != np.uint8 or i.shape != (side, side, 3): raise BadObservation(f"{name} is {i.dtype} of shape {i.shape}: uint8 of ({side}, {side}, 3) is needed")
         s = np.asarray(o["state"], float)
@@ -626,8 +629,8 @@ class ChunkPolicy:
     def shown(self, observations): # pictures, wrist pictures, instructions, states (B, 8)
         "What is looked at, where it is right and after what is off or swapped"
         os = [self.checked(o, self.about.get("image", 144)) for o in observations]
-        what = dict(image=[np.asarray(o["image"]) for o in os], wrist=[np.asarray(o["wrist_image"]) for o in os], instruction=[o["instruction"] for o in os], state=[np.asarray(o["state"], float) for o in os])
-        blank = dict(image=np.full_like(what["image"][0], 128), wrist=np.full_like(what["wrist"][0], 128), instruction="move")
+        what = dict(image=[np.asarray(o["image"]) for o in os], wrist=[np.asarray(o["wrist_image"]) if "wrist_image" in self.cameras else None for o in os], instruction=[o["instruction"] for o in os], state=[np.asarray(o["state"], float) for o in os])
+        blank = dict(image=np.full_like(what["image"][0], 128), wrist=np.full_like(what["image"][0], 128), instruction="move")
         for k in (k for k in self.apart if k in what):
             if k in self.off and k in blank: what[k] = [blank[k]]*len(os)
             if k in self.swap: what[k] = what[k][-1:] + what[k][:-1]
@@ -656,8 +659,8 @@ class ChunkPolicy:
 
     def predict_action(self, images, instruction, state) -> np.ndarray: # (16, 7)
         "A chunk for the robot in slot 0; `images`: front, wrist"
-        if len(images) != 2: raise BadObservation(f"{len(images)} images: this policy sees two, front and wrist")
-        return self.predict_batch([dict(image=images[0], wrist_image=images[1], instruction=instruction, state=state)], [0])[0]
+        if len(images) != len(self.cameras): raise BadObservation(f"{len(images)} images: this policy sees {len(self.cameras)}, {' and '.join(self.cameras)}")
+        return self.predict_batch([dict(zip(self.cameras, images)) | dict(instruction=instruction, state=state)], [0])[0]
 
 class Policy(ChunkPolicy):
     "A student that looks and thinks, and an expert that moves"

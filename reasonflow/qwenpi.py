@@ -6,7 +6,8 @@
 __all__ = ['Read', 'QWEN3_VL_4B', 'TINY', 'AdaNorm', 'CrossAttention', 'Wide', 'FeedForward', 'LayerBlock', 'cos_sin', 'sin_cos',
            'TimeEncoder', 'LayerDiT', 'TwoLayers', 'ActionEncoder', 'QwenPIConfig', 'LayerwiseHead', 'QwenPI',
            'published', 'head_for', 'published_optimizer', 'state_bins', 'with_state', 'load_published', 'tower_reader',
-           'Pictures', 'prepare_pictures', 'PictureCollator', 'QwenPolicy', 'save_qwenpi', 'load_qwenpi']
+           'Pictures', 'prepare_pictures', 'PictureCollator', 'scales', 'Films', 'Evenly', 'losses_on', 'QwenPolicy',
+           'save_qwenpi', 'load_qwenpi']
 
 # %% ../nbs/03_qwenpi.ipynb #b3000003
 import json, math
@@ -16,14 +17,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration, get_cosine_with_min_lr_schedule_with_warmup
 from .backbone import Collator, bare, load, patchify, prompts
 from .distill import after, embed, load_student
-from .episodes import normalization, read_normalization
-from .expert import ChunkPolicy, Looks, Sight, aim_of, by_parts, chance_of, flow_loss, guided, integrate, left_out, relit, sample_time
+from .episodes import BadEpisode, EpisodeSet, Normalizer, chunk, normalization, read_normalization, statistics
+from .expert import ChunkPolicy, Looks, Sight, aim_of, by_parts, chance_of, flow_loss, guided, integrate, left_out, relit, rests, sample_time
 from .runs import atomic_folder, pack, unpack, weights_hash
 
 # %% ../nbs/03_qwenpi.ipynb #b3000005
@@ -117,9 +120,10 @@ class QwenPIConfig:
     mean: bool = False                 # is one of the draws no noise at all, as for the adapter? not in the published training
     thoughts: int = 0                  # vectors of a student's thought behind the prompt: six latents and five spatial tokens, or none, as published
     aim: bool = False                  # does the last vector say where the fingertips will be, and the head hear it? not in the published model
+    views: int = 2                     # pictures a look has: front and wrist, or the front alone
 
     @property
-    def use(self): return ("wrist", "state") + (("latents", "points") if self.thoughts else ())      # what it is told besides image and instruction
+    def use(self): return (("wrist",) if self.views == 2 else ()) + ("state",) + (("latents", "points") if self.thoughts else ())      # what it is told besides image and instruction
 
 class LayerwiseHead(nn.Module):
     "Noise, a time and the language model's layers to a velocity"
@@ -283,7 +287,7 @@ class PictureCollator:
     def __init__(self, processor, vary:float=0.): # as of `varied`: the light of the pictures, and the share of the thoughts that is left out
         self.collate, self.vary = Collator(processor), vary; self.blank = np.zeros((self.collate.side, self.collate.side, 3), np.uint8)
     def frames(self, i, chance):
-        if "frames" not in i: return [self.blank]*2
+        if "frames" not in i: return [self.blank]*2                                       # what was seen stands for them
         if not self.vary: return [*i["frames"].numpy()]
         return [*(relit(i["frames"].permute(0, 3, 1, 2).float()/255, self.vary, chance)*255).round().byte().permute(0, 2, 3, 1).numpy()]
     def __call__(self, items):
@@ -291,7 +295,50 @@ class PictureCollator:
         batch = prompts(self.collate, [dict(frames=self.frames(i, chance), human=with_state(i["task"], i["state"].numpy())) for i in items])
         if "seen" in items[0]: batch = {k: v for k, v in batch.items() if k != "pixel_values"} | dict(seen=torch.cat([i["seen"].float().flatten(0, 1) for i in items]))
         if "latents" in items[0]: batch["thoughts"] = left_out(torch.stack([torch.cat([i["latents"], i["points"]]) for i in items]).float(), self.vary, chance)
-        return dict(batch=batch, **{k: torch.stack([i[k] for i in items]) for k in ("actions", "real", "aim")})
+        return dict(batch=batch, **{k: torch.stack([i[k] for i in items]) for k in ("actions", "real", "aim") if k in items[0]})
+
+# %% ../nbs/03_qwenpi.ipynb #b3000081
+def scales(data, most:int=1000) -> dict: # statistics of "action" and "observation.state" with their quantiles
+    "As the data set has them; else measured on `most` of its episodes, evenly spread"
+    names = ("action", "observation.state"); known = data.stats or {}
+    if all("q01" in known.get(k, {}) for k in names): return {k: known[k] for k in names}
+    some = [data.read(int(i), cameras=()) for i in np.linspace(0, len(data) - 1, min(most, len(data))).astype(int)]
+    return {k: statistics(np.concatenate(v)) for k, v in zip(names, ([r.actions for r in some], [r.states for r in some]))}
+
+class Films(torch.utils.data.Dataset):
+    "Looks of one camera that are read when they are asked for; `data`: a LeRobotDataset, folder or hub name"
+    def __init__(self, data, camera=None, gripper:str="closed is +1", every:int=1, size:int=224, part="train", # or "held": every fiftieth episode
+                 robot=None): # whose statistics these are; None: as the data set says
+        self.data, self.every, self.size = EpisodeSet(data), every, size; self.camera = camera or self.data.cameras[0]
+        if self.camera not in self.data.cameras: raise ValueError(f"no camera {self.camera!r}: this data set has {', '.join(self.data.cameras) or 'none'}")
+        self.robot, stats = robot or self.data.info.get("robot_type") or "robot", scales(self.data)
+        self.norm, self.arm = Normalizer(stats["action"], "q99", gripper), Normalizer(stats["observation.state"], "q99")
+        self.episodes = [e for e in range(len(self.data)) if (e % 50 == 49) == (part == "held")]
+        self.ends = np.cumsum([-(-self.data.rows[e]["length"]//every) for e in self.episodes])
+    def __len__(self): return int(self.ends[-1]) if len(self.ends) else 0
+    def __getitem__(self, i):
+        while True:
+            k = int(np.searchsorted(self.ends, i, "right")); e, step = self.episodes[k], (i - int(self.ends[k - 1] if k else 0))*self.every
+            try: r, picture = self.data.read(e, cameras=()), self.data.frames(e, self.camera, step, 1)[0]
+            except BadEpisode as x: self.data.quarantine.add(f"{self.data.folder.name} episode {e}", x); i = int(self.ends[k]) % len(self); continue       # too many stop here
+            self.data.quarantine.good(); actions, real = chunk(r.actions, step)
+            return dict(state=torch.tensor(self.arm(r.states[step])).float(), actions=torch.tensor(self.norm(actions)).float(), real=torch.tensor(real | rests(r.actions)), task=r.task,
+                        frames=torch.tensor(np.asarray(Image.fromarray(picture).resize((self.size, self.size), Image.LANCZOS)))[None])
+
+class Evenly(torch.utils.data.Dataset):
+    "Each of `sets` as often as any other, the small ones again and again"
+    def __init__(self, sets): self.sets = list(sets)
+    def __len__(self): return len(self.sets)*max(map(len, self.sets))
+    def __getitem__(self, i): s = self.sets[i % len(self.sets)]; return s[i//len(self.sets) % len(s)]
+
+@torch.no_grad()
+def losses_on(robot, looks, collate, n:int=100, seed:int=0) -> list: # the flow's loss on `n` looks, evenly spread
+    "With the same noises and times each time"
+    out = []
+    for i in np.linspace(0, len(looks) - 1, min(n, len(looks))).astype(int):
+        torch.manual_seed(seed + int(i)); out.append(float(robot(**send_to_device(collate([looks[int(i)]]), next(robot.parameters()).device))))
+    return out
+
 
 # %% ../nbs/03_qwenpi.ipynb #b3000018
 class QwenPolicy(ChunkPolicy):
@@ -318,25 +365,26 @@ class QwenPolicy(ChunkPolicy):
     def look(self, observations, slots): # a batch of prompts
         images, wrists, tasks, states = self.shown(observations)
         states = [None]*len(tasks) if "state" in self.off else self.arm(states)
-        batch = prompts(self.collate, [dict(frames=[i, w], human=with_state(t, s)) for i, w, t, s in zip(images, wrists, tasks, states)])
+        batch = prompts(self.collate, [dict(frames=[i] if w is None else [i, w], human=with_state(t, s)) for i, w, t, s in zip(images, wrists, tasks, states)])
         return batch if self.sight is None else batch | dict(thoughts=self.thoughts(images, tasks, slots))
 
 def save_qwenpi(folder, policy, vlm:str, # folder or shipped name of what it began with
                 student=None, # likewise of who thinks
-                card="", packed=False): # a byte a weight?
+                card="", packed=False, # a byte a weight?
+                others=()): # further data sets' (robot, normaliser of actions, of states)
     "What was learnt, statistics, card, and what it began with; the folder appears whole or not at all"
     began, own = load(vlm)[0].state_dict(), policy.driver.state_dict()
     same = lambda k: (b := began.get(k.removeprefix("qwen_vl_interface.model."))) is not None and torch.equal(b, own[k].cpu())
-    others = {k: v for k, name in (("vlm", vlm), ("student", student)) if name for k, v in ((k, str(name)), (f"{k}_weights", weights_hash(name)))}
+    bases = {k: v for k, name in (("vlm", vlm), ("student", student)) if name for k, v in ((k, str(name)), (f"{k}_weights", weights_hash(name)))}
     with atomic_folder(folder) as tmp:
         learnt = {k: v.detach().cpu().contiguous() for k, v in own.items() if not same(k) and not k.endswith("lm_head.weight")}; save_file(pack(learnt) if packed else learnt, tmp/"model.safetensors")
-        (tmp/"config.json").write_text(json.dumps(dict(policy="qwenpi", **others, head=asdict(policy.config), steps=policy.steps, solver=policy.solver, noise=policy.noise, robot=policy.robot, about=policy.about), indent=1))
-        (tmp/"normalization.json").write_text(normalization({policy.robot: policy.norm, f"{policy.robot} state": policy.arm})); (tmp/"MODEL_CARD.md").write_text(card)
+        (tmp/"config.json").write_text(json.dumps(dict(policy="qwenpi", **bases, head=asdict(policy.config), steps=policy.steps, solver=policy.solver, noise=policy.noise, robot=policy.robot, about=policy.about), indent=1))
+        (tmp/"normalization.json").write_text(normalization({name: n for robot, norm, arm in ((policy.robot, policy.norm, policy.arm), *others) for name, n in ((robot, norm), (f"{robot} state", arm))})); (tmp/"MODEL_CARD.md").write_text(card)
     return Path(folder)
 
 def load_qwenpi(path, **kw) -> QwenPolicy:
-    "As `load_policy` does"
-    path = Path(path); about = json.loads((path/"config.json").read_text())
+    "As `load_policy` does; `robot` chooses among the data sets that it was trained on"
+    path = Path(path); about = json.loads((path/"config.json").read_text()); about["robot"] = kw.pop("robot", about.get("robot", "tabletop"))
     for k in ("vlm", "student"):
         if k in about and (found := weights_hash(about[k])) != about[f"{k}_weights"]: raise ValueError(f"{path} began with {about[k]} ({about[f'{k}_weights']}); what that name means now is another ({found})")
     vlm, processor = load(about["vlm"])
@@ -345,4 +393,4 @@ def load_qwenpi(path, **kw) -> QwenPolicy:
     missing, more = driver.load_state_dict(learnt, strict=False)
     if more or (missing := [k for k in missing if not k.startswith("qwen_vl_interface.")]): raise ValueError(f"{path} does not fit its own configuration: {[*more, *missing][0]}")
     if "student" in about: both, own = load_student(about["student"]); kw["sight"] = Sight(both.student, own)
-    return QwenPolicy(driver, processor, *(read_normalization(path, about.get("robot", "tabletop") + s) for s in ("", " state")), **{k: about[k] for k in ("steps", "solver", "noise", "robot", "about") if k in about} | kw)
+    return QwenPolicy(driver, processor, *(read_normalization(path, about["robot"] + s) for s in ("", " state")), **{k: about[k] for k in ("steps", "solver", "noise", "robot", "about") if k in about} | kw)

@@ -62,7 +62,8 @@ PRESETS = {p.name: p for p in [
                          train=dict(prompts=1, group=4, lr=5e-6, gradient_accumulation_steps=4, iterations=1, max_length=2048, beta=0., level="sequence", optim="adamw_8bit", weight_decay=.1, warmup_steps=10, max_grad_norm=.1, gradient_checkpointing=True)),
             "distill": dict(start="shreethar/stage1_unsloth", teacher="shreethar/stage2_teacher", episodes=0, group=4, steps=4500, batch=1, lr=1e-4, eval=500, bottleneck=False, lora=64, more=dict(gradient_accumulation_steps=128, warmup_steps=200)),     # the author's 4 × 32, one at a time: thoughts need a cache, and a cache forbids gradient checkpointing
             "expert": dict(student="shreethar/LatentStudent-ckpt-400", families=("all",), without=(), episodes=500, every=1, steps=100_000, batch=64, draws=8, lr=1e-4, eval=500, config=dict(vlm=2560, width=1024, layers=12, heads=16)),     # sizes of the head are ours: no published one exists
-            "qwenpi": dict(vlm="Qwen/Qwen3-VL-4B-Instruct", student="", families="all", episodes=500, every=1, steps=100_000, warm=5_000, batch=24, gpus=8, draws=8, lr=1e-4, image=224, views=1, eval=500)})]}       # QwenPI_v3's training table; see `qwenpi.published_optimizer`
+            "qwenpi": dict(vlm="Qwen/Qwen3-VL-4B-Instruct", student="", families="", every=1, steps=100_000, warm=5_000, batch=24, gpus=8, draws=8, lr=1e-4, image=224, views=1, head={}, eval=500,
+                           data=[dict(data="IPEC-COMMUNITY/bridge_orig_lerobot", camera="image_0", gripper="open is 1 of 0..1", robot="bridge"), dict(data="IPEC-COMMUNITY/fractal20220817_data_lerobot", camera="image", gripper="open is 1 of 0..1", robot="rt1")])})]}       # QwenPI_v3's training table; see `qwenpi.published_optimizer`
 
 def preset(name:str|None=None) -> Preset:
     "By name; without one, what REASONFLOW_PRESET says, `smoke` inside the notebook tests, else `tiny`"
