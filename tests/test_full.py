@@ -466,6 +466,28 @@ def test_unsloth_learns_as_plain_transformers(tmp_path):
 # -- the rest of the way
 
 @pytest.mark.slow
+def test_qwenpi_at_preset_full_on_local_copies(tmp_path):
+    "The whole notebook with the published head, optimiser and sampling, on a small language model and short recordings in the layout of Bridge and RT-1"
+    import json, os, subprocess, sys
+    from dataclasses import replace
+    from reasonflow.episodes import UnknownStatistics, record, write_dataset
+    from reasonflow.expert import load_policy
+    from reasonflow.runs import read_metrics
+    r = record(300_000, size=64, family="pick up")
+    for name, camera, n in (("bridge", "image_0", 100), ("rt1", "image", 50)):
+        write_dataset(tmp_path/name, [replace(r, states=r.states[i:i + 4], actions=r.actions[i:i + 4]*(1, 1, 1, 1, 1, 1, .5) + (0, 0, 0, 0, 0, 0, .5), images={camera: r.images["image"][i:i + 4]}) for j in range(n) for i in [j % (len(r) - 4)]])
+    ask = dict(preset="full", vlm="tiny-student", demos=f"{tmp_path/'bridge'},{tmp_path/'rt1'}", steps=2, batch=2, folder=str(tmp_path/"run"))
+    done = subprocess.run([sys.executable, "-m", "papermill", str(ROOT/"nbs"/"03_qwenpi.ipynb"), str(tmp_path/"out.ipynb"), *(x for k, v in ask.items() for x in ("-p", k, str(v))), "-k", "python3", "--no-progress-bar"], cwd=tmp_path, capture_output=True, text=True, env=os.environ | dict(OMP_NUM_THREADS="1"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads((tmp_path/"run"/"results.json").read_text()); assert all(results[f"flow loss, held-out looks, {robot}"]["n"] == n for robot, n in (("bridge", 8), ("rt1", 4)))
+    assert [m["learning_rate"] for m in read_metrics(tmp_path/"run") if "learning_rate" in m] == pytest.approx([0, 1e-5/5000]), "the language model's rate in the first steps of the published warm-up"
+    policy = load_policy(str(tmp_path/"run"/"policy"), robot="rt1"); c = policy.config
+    assert (c.width, c.layers, c.views, c.use) == (1024, 6, 1, ("state",)) and policy.robot == "rt1"
+    look = dict(image=torch.zeros(224, 224, 3, dtype=torch.uint8).numpy(), instruction="pick up the cup", state=r.states[0])
+    assert policy.predict_batch([look], [0]).shape == (1, 16, 7) and set(policy.predict_batch([look], [0])[0, :, -1]) <= {0., 1.}
+    with pytest.raises(UnknownStatistics, match="bridge"): load_policy(str(tmp_path/"run"/"policy"), robot="libero")
+
+@pytest.mark.slow
 def test_a_student_of_adapters_is_trained_merged_and_loads(tmp_path):
     "The way of preset full's distillation, on tiny-teacher"
     from reasonflow.backbone import add_lora, load

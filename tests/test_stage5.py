@@ -80,7 +80,7 @@ def test_nothing_but_success_is_read():
     from reasonflow.expert import load_policy
     from reasonflow.rl import RLConfig, Tuner
     tuner = Tuner(load_policy("tiny-policy"), RLConfig(scenes=2, group=2))
-    rows, mixed = tuner.credit([(SimpleNamespace(success=s), [dict(name=i)]) for i, s in enumerate((True, False, True, True))])
+    rows, mixed = tuner.credit([(SimpleNamespace(), [dict(name=i)]) for i in range(4)], [True, False, True, True])
     assert mixed == 1 and [r[0]["name"] for r in rows] == [0, 1] and rows[0][1] > 0 > rows[1][1]
 
 @pytest.mark.slow
