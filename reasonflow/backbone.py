@@ -164,7 +164,7 @@ def load(name:str, # folder, shipped name such as `tiny-sft`, or hub name
         config = json.loads((Path(where)/"config.json").read_text())
         if config.get("model_type") != "qwen3_5": raise ValueError(f"{where} holds a {config.get('model_type')!r} model: this project's checkpoints are 'qwen3_5'")
         if not (Path(where)/"model.safetensors").exists() and not list(Path(where).glob("model*.safetensors")): raise FileNotFoundError(f"{where} has no model.safetensors: its weights are missing")
-    if (Path(where)/"base.json").exists() and json.loads((Path(where)/"base.json").read_text())["base"]:
+    if (Path(where)/"base.json").exists() and any(json.loads((Path(where)/"base.json").read_text()).get(k) for k in ("base", "squeezed")):
         model = Qwen3_5ForConditionalGeneration.from_pretrained(None, config=AutoConfig.from_pretrained(where), state_dict=weights_of(where), dtype=dtype or best_dtype())
         model.generation_config = GenerationConfig.from_pretrained(where)
     else: model = AutoModelForImageTextToText.from_pretrained(where, dtype=dtype or best_dtype())
@@ -199,17 +199,17 @@ def _load_unsloth(name, image):
     model, processor = FastVisionModel.from_pretrained(name, load_in_4bit=False, use_gradient_checkpointing="unsloth")
     return model, processor_for(model, getattr(processor, "tokenizer", processor), image)
 
-def slim(folder, base=None):
+def slim(folder, base=None, squeeze=False): # are large tensors written as codes even without a base? Then `load` alone reads them
     "Take out of a saved checkpoint what `weights_of` finds elsewhere: tensors that are the same in `base` or a short way from there, and an output layer tied to the embedding"
     folder, embedding = Path(folder), "model.language_model.embed_tokens.weight"
     own, theirs = weights_of(folder), weights_of(base) if base else {}
     shared = sorted(k for k, v in own.items() if k in theirs and v.dtype == theirs[k].dtype and torch.equal(v, theirs[k]))
     tied = {k: embedding for k in ("lm_head.weight",) if k in own and torch.equal(own[k], own[embedding])}
-    if not base and not tied: return
+    if not base and not tied and not squeeze: return
     rest = {k: v for k, v in own.items() if k not in shared and k not in tied}
     near = {k: w for k, v in rest.items() if k in theirs and v.dtype == theirs[k].dtype == torch.bfloat16 and v.shape == theirs[k].shape and v.numel() > 1000 and (w := way(v, theirs[k]))}
     rest = {k: v for k, v in rest.items() if k not in near} | {f"{k}.{part}": v for k, w in near.items() for part, v in w.items()}
-    rest, shapes = squeezed(rest) if base else (rest, {})                                                          # without a base the stock classes should read it
+    rest, shapes = squeezed(rest) if base or squeeze else (rest, {})                                                          # without a base the stock classes should read it
     save_file(rest, folder/"model.safetensors", metadata={"format": "pt"})
     (folder/"base.json").write_text(json.dumps(dict(base=base, weights=base and weights_hash(base), shared=[k for k in shared if k not in tied], near=list(near), tied=tied, squeezed=shapes), indent=1))
 

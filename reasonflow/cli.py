@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'console', 'NOTEBOOKS', 'DRIVEN', 'SUITES', 'notebooks_folder', 'run_notebook', 'results_table', 'figures_of',
-           'report', 'record_demo', 'run', 'evaluate', 'merge', 'demos', 'couple', 'refine', 'failures', 'alarm',
+           'report', 'record_demo', 'run', 'evaluate', 'merge', 'demos', 'couple', 'refine', 'rl', 'failures', 'alarm',
            'plan', 'push', 'subset', 'demo', 'pins', 'check_machine', 'doctor', 'main', 'reasoning_table',
            'latent_table', 'policy_table', 'readme_table', 'readme_figure', 'readme']
 
@@ -210,6 +210,21 @@ def refine(folder: Path = typer.Argument(..., help="where arms, rationales and r
         from reasonflow.attention import views
         from reasonflow.coupling import write_rows
         if rows := looked(folder/"arms", views(500_000, 24), start): write_rows(gaze, rows); console.print(f"what its movements hang on, before and after, is in {gaze}", highlight=False)
+
+# %% ../nbs/cli.ipynb #8f41c0b7
+@app.command()
+def rl(folder: Path = typer.Argument(..., help="where runs and results are kept; the same folder again goes on"), data: Path = typer.Option(..., "--demos", help="the demonstrations that the policy began with, as `reasonflow demos` makes them"),
+       start: str = typer.Option("tiny-few", help="a flow policy, folder or shipped name"), methods: str = typer.Option("success imitated", help="as of rl.STUDY, with ';', or all"), seeds: int = typer.Option(3, min=1), episodes: int = typer.Option(150, min=2, help="test scenes, of the families that are tried and of those that are not"), table: Path = typer.Option(None, help="CSV for the results, FOLDER/results.csv without; runs that stand in it already are not run again")):
+    "Reinforcement from success: several methods, several seeds, one start, on scenes that none has tried."
+    from reasonflow.expert import prepare
+    from reasonflow.rl import STUDY, study
+    chosen = list(STUDY) if methods == "all" else [m.strip() for m in methods.split(";")]
+    if wrong := [m for m in chosen if m not in STUDY]: _fail(f"unknown method {wrong[0]!r}: choose from {'; '.join(STUDY)}")
+    try:
+        shown = prepare(folder/"moments", data, json.loads((Path(find_checkpoint(start))/"config.json").read_text())["student"])
+        rows = study(folder, start, [(m, s) for s in range(seeds) for m in chosen], table or folder/"results.csv", shown, episodes=episodes)
+    except (FileNotFoundError, ValueError) as e: _fail(e)
+    for r in rows: console.print(f"{r['method']:34}{r['seed']:>4}  {r['what']:34} {show({k: float(r[k]) for k in ('value', 'low', 'high')} | dict(n=r['n']))}", highlight=False)
 
 # %% ../nbs/cli.ipynb #8f41c0a2
 @app.command()

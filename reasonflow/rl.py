@@ -362,10 +362,14 @@ def change(before, *afters) -> dict: # lists of `Trial`, one for each run; a res
     return dict(value=float(d.mean()), low=float(d.mean() - half), high=float(d.mean() + half), n=len(d))
 
 # %% ../nbs/05_rl.ipynb #f5000051
-STUDY = {"success imitated": dict(credit="imitate", lr=3e-4, scenes=16, group=4), "Flow-Noise, GRPO": {}, "Flow-SDE, GRPO": dict(way="flow-sde", way_kw=(("level", .1), ("start", 0.))), "Flow-Noise, PPO": dict(credit="ppo"), "aim, GRPO": dict(way="aim", lr=1e-4), "FPO, GRPO": dict(way="fpo")}
+_imitate = dict(credit="imitate", way_kw=(("low", .03), ("high", .06)), rounds=5, scenes=510, group=1, batch=32, updates=800, lr=6e-4, every=1, episodes=90)
+_gradient = dict(rounds=40, scenes=8, group=8, lr=1e-5, every=8, episodes=90)                     # as many attempts
+STUDY = {"success imitated": _imitate, "the same, by lot": _imitate | dict(lot=True), "the same, demonstrations alone": _imitate | dict(share=0., scenes=3),
+         "Flow-Noise, GRPO": _gradient | dict(way_kw=(("low", .03), ("high", .06))), "Flow-Noise, PPO": _gradient | dict(credit="ppo", way_kw=(("low", .03), ("high", .06))), "Flow-SDE, GRPO": _gradient | dict(way="flow-sde", way_kw=(("start", 0.), ("level", .1))), "aim, GRPO": _gradient | dict(way="aim", lr=1e-4), "FPO, GRPO": _gradient | dict(way="fpo")}
 
 def study(folder, start, runs, # [(method of `STUDY`, seed), …]
           table, # CSV; `…-curves.csv` beside it
+          shown=None, # `Moments` of the demonstrations that it began with
           held=("move near",), # families that are driven, and never tried
           episodes:int=150, progress=True, **kw): # for `RLConfig`
     "Runs of several methods from one policy: rows of the table. Goes on where it was stopped"
@@ -377,7 +381,7 @@ def study(folder, start, runs, # [(method of `STUDY`, seed), …]
     for method, seed in runs:
         if any((r["method"], int(r["seed"])) == (method, seed) for r in rows): continue
         c = RLConfig(**STUDY[method] | kw, seed=seed); box = folder/f"{method} {seed}"
-        rounds = fine_tune(start, box, c, progress)
+        rounds = fine_tune(start, box, c, shown if c.credit == "imitate" else None, progress)
         points += [dict(start=began, method=method, seed=seed, round=r["round"], attempts=r["episodes"], steps=r["steps"], what=what, **{k: v.get(k) for k in ("value", "low", "high", "n")}) for r in rounds for what, v in [("attempts", wilson(round(r.get("success", 0)*c.scenes*c.group), c.scenes*c.group)), ("validation", r.get("validation"))] if v and (what == "validation" or r["round"])]
         for words, families in (("tried", c.families), ("never tried", held)):
             before, after = (drive(n, families, folder/f"{part} {words}") for n, part in ((start, "before"), (box/"policy", box.name)))
