@@ -290,8 +290,8 @@ def strip(trials, n:int=6, size:int=216):
     for row, t in zip(axes, trials):
         frames = replay(t, t.actions, size)
         moved = np.abs(np.diff(frames.astype(np.int16), axis=0)).mean((1, 2, 3)).cumsum()
-        for ax, i in zip(row, [0, *np.searchsorted(moved, np.linspace(0, moved[-1], n)[1:-1]) + 1, len(frames) - 1]): ax.imshow(frames[i]); ax.axis("off"); ax.set_title(f"step {min(2*i, t.steps)}", fontsize=8, loc="right")
-        row[0].set_title(f"{t.instruction}: {'success' if t.success else t.why}\n", fontsize=9, loc="left", color="tab:green" if t.success else "tab:red").set_in_layout(False)
+        for ax, i in zip(row, [0, *np.searchsorted(moved, np.linspace(0, moved[-1], n)[1:-1]) + 1, len(frames) - 1]): ax.imshow(frames[i]); ax.axis("off"); ax.set_title(f" \nstep {min(2*i, t.steps)}", fontsize=8, loc="right")
+        row[0].annotate(f"{t.instruction}: {'success' if t.success else t.why}", (0, 1), xytext=(0, 14), xycoords="axes fraction", textcoords="offset points", fontsize=9, color="tab:green" if t.success else "tab:red").set_in_layout(False)      # a long title would push the pictures apart
     return fig
 
 def films(folder, trials, size:int=240) -> list: # of paths

@@ -362,8 +362,8 @@ def change(before, *afters) -> dict: # lists of `Trial`, one for each run; a res
     return dict(value=float(d.mean()), low=float(d.mean() - half), high=float(d.mean() + half), n=len(d))
 
 # %% ../nbs/05_rl.ipynb #f5000051
-_imitate = dict(credit="imitate", way_kw=(("low", .03), ("high", .06)), rounds=5, scenes=510, group=1, batch=32, updates=800, lr=6e-4, every=1, episodes=90)
-_gradient = dict(rounds=40, scenes=8, group=8, lr=1e-5, every=8, episodes=90)                     # as many attempts
+_imitate = dict(credit="imitate", way_kw=(("low", .03), ("high", .06)), rounds=4, scenes=510, group=1, batch=32, updates=800, lr=6e-4, every=1, episodes=90)
+_gradient = dict(rounds=32, scenes=8, group=8, lr=1e-5, every=8, episodes=90)                     # as many attempts
 STUDY = {"success imitated": _imitate, "the same, by lot": _imitate | dict(lot=True), "the same, demonstrations alone": _imitate | dict(share=0., scenes=3),
          "Flow-Noise, GRPO": _gradient | dict(way_kw=(("low", .03), ("high", .06))), "Flow-Noise, PPO": _gradient | dict(credit="ppo", way_kw=(("low", .03), ("high", .06))), "Flow-SDE, GRPO": _gradient | dict(way="flow-sde", way_kw=(("start", 0.), ("level", .1))), "aim, GRPO": _gradient | dict(way="aim", lr=1e-4), "FPO, GRPO": _gradient | dict(way="fpo")}
 
