@@ -222,7 +222,7 @@ def rl(folder: Path = typer.Argument(..., help="where runs and results are kept;
     if wrong := [m for m in chosen if m not in STUDY]: _fail(f"unknown method {wrong[0]!r}: choose from {'; '.join(STUDY)}")
     try:
         shown = prepare(folder/"moments", data, json.loads((Path(find_checkpoint(start))/"config.json").read_text())["student"])
-        rows = study(folder, start, [(m, s) for s in range(seeds) for m in chosen], table or folder/"results.csv", shown, episodes=episodes)
+        rows = study(folder, start, [(m, s) for s in range(seeds) for m in chosen], table or folder/"results.csv", shown, tested=episodes)
     except (FileNotFoundError, ValueError) as e: _fail(e)
     for r in rows: console.print(f"{r['method']:34}{r['seed']:>4}  {r['what']:34} {show({k: float(r[k]) for k in ('value', 'low', 'high')} | dict(n=r['n']))}", highlight=False)
 

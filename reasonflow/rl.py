@@ -371,13 +371,14 @@ def study(folder, start, runs, # [(method of `STUDY`, seed), …]
           table, # CSV; `…-curves.csv` beside it
           shown=None, # `Moments` of the demonstrations that it began with
           held=("move near",), # families that are driven, and never tried
-          episodes:int=150, progress=True, **kw): # for `RLConfig`
+          tested:int=150, # scenes of each kind
+          progress=True, **kw): # for `RLConfig`
     "Runs of several methods from one policy: rows of the table. Goes on where it was stopped"
     folder, table = Path(folder), Path(table); curves = table.with_name(f"{table.stem}-curves.csv"); began = weights_hash(start)
     read = lambda p: list(csv.DictReader(open(p))) if p.exists() else []
     rows, points = read(table), read(curves)
     if strange := {r["start"] for r in rows} - {began}: raise ValueError(f"{table} tells of runs that began as {strange.pop()}; {start} is {began}: take another table")
-    def drive(name, families, where): return evaluate_policy(str(name), "tabletop", episodes, families=families, workers=1, progress=progress, folder=where)[1]
+    def drive(name, families, where): return evaluate_policy(str(name), "tabletop", tested, families=families, workers=1, progress=progress, folder=where)[1]
     for method, seed in runs:
         if any((r["method"], int(r["seed"])) == (method, seed) for r in rows): continue
         c = RLConfig(**STUDY[method] | kw, seed=seed); box = folder/f"{method} {seed}"
