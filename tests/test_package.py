@@ -1,6 +1,5 @@
 "What a user meets first: import, notebooks headless from anywhere, the wheel, the command line"
-import csv
-import json, os, subprocess, sys, time, zipfile
+import csv, json, os, subprocess, sys, time, zipfile
 from pathlib import Path
 import pytest
 ROOT = Path(__file__).resolve().parent.parent
