@@ -652,10 +652,10 @@ class ChunkPolicy:
         return self.commands(self.driver.act(look, noise, self.steps, self.solver, **{how: rest for how, ks in (("off", self.off), ("swap", self.swap)) if (rest := [k for k in ks if k not in self.apart])}, **known))
 
     def commands(self, chunk): # (B, 16, 7) scaled, to the same in the environment's units
-        out = self.norm.back(chunk.double().numpy().clip(-1, 1))
-        out[..., -1] = np.where(out[..., -1] > 0, 1., -1.)                                                # a gripper is open or closed
-        if not np.isfinite(out).all(): raise FloatingPointError("the policy's answer is not finite; its weights are damaged, or they belong to another model")
-        return out.clip(-1, 1)
+        scaled = chunk.double().numpy().clip(-1, 1)
+        if not np.isfinite(scaled).all(): raise FloatingPointError("the policy's answer is not finite; its weights are damaged, or they belong to another model")
+        scaled[..., -1] = np.where(scaled[..., -1] > 0, 1., -1.)                                          # a gripper is open or closed; how its robot says so, the statistics know
+        return self.norm.back(scaled).clip(-1, 1)
 
     def predict_action(self, images, instruction, state) -> np.ndarray: # (16, 7)
         "A chunk for the robot in slot 0; `images`: front, wrist"

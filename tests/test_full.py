@@ -485,6 +485,7 @@ def test_qwenpi_at_preset_full_on_local_copies(tmp_path):
     assert (c.width, c.layers, c.views, c.use) == (1024, 6, 1, ("state",)) and policy.robot == "rt1"
     look = dict(image=torch.zeros(224, 224, 3, dtype=torch.uint8).numpy(), instruction="pick up the cup", state=r.states[0])
     assert policy.predict_batch([look], [0]).shape == (1, 16, 7) and set(policy.predict_batch([look], [0])[0, :, -1]) <= {0., 1.}
+    assert [set(policy.commands(torch.full((1, 16, 7), s))[0, :, -1]) for s in (.3, -.3)] == [{0.}, {1.}], "closed is 0 and open is 1 for these arms"
     with pytest.raises(UnknownStatistics, match="bridge"): load_policy(str(tmp_path/"run"/"policy"), robot="libero")
 
 @pytest.mark.slow
