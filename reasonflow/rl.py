@@ -380,7 +380,7 @@ def study(folder, start, runs, # [(method of `STUDY`, seed), …]
     if strange := {r["start"] for r in rows} - {began}: raise ValueError(f"{table} tells of runs that began as {strange.pop()}; {start} is {began}: take another table")
     def drive(name, families, where): return evaluate_policy(str(name), "tabletop", tested, families=families, workers=1, progress=progress, folder=where)[1]
     for method, seed in runs:
-        if any((r["method"], int(r["seed"])) == (method, seed) for r in rows): continue
+        if any((r["method"], str(r["seed"])) == (method, str(seed)) for r in rows): continue
         c = RLConfig(**STUDY[method] | kw, seed=seed); box = folder/f"{method} {seed}"
         rounds = fine_tune(start, box, c, shown if c.credit == "imitate" else None, progress)
         points += [dict(start=began, method=method, seed=seed, round=r["round"], attempts=r["episodes"], steps=r["steps"], what=what, **{k: v.get(k) for k in ("value", "low", "high", "n")}) for r in rounds for what, v in [("attempts", wilson(round(r.get("success", 0)*c.scenes*c.group), c.scenes*c.group)), ("validation", r.get("validation"))] if v and (what == "validation" or r["round"])]
@@ -390,8 +390,8 @@ def study(folder, start, runs, # [(method of `STUDY`, seed), …]
             rows += [dict(start=began, method=method, seed=seed, what=f"{w}, families {words}", **{k: v[k] for k in ("value", "low", "high", "n")}) for w, v in (("before", rate(before)), ("after", rate(after)), ("rise", change(before, after)))]
         write_rows(curves, points); write_rows(table, rows)
     for method in dict.fromkeys(m for m, _ in runs): # all seeds together
-        seeds = [s for m, s in runs if m == method]
-        if len(seeds) < 2 or any((r["method"], r["seed"]) == (method, "all") for r in rows): continue
+        seeds = list(dict.fromkeys(str(r["seed"]) for r in rows if r["method"] == method and r["seed"] != "all")); rows = [r for r in rows if (r["method"], r["seed"]) != (method, "all")]
+        if len(seeds) < 2: continue
         for words, families in (("tried", RLConfig(**STUDY[method] | kw).families), ("never tried", held)):
             r = change(drive(start, families, folder/f"before {words}"), *(drive(folder/f"{method} {s}/policy", families, folder/f"{method} {s} {words}") for s in seeds))
             rows.append(dict(start=began, method=method, seed="all", what=f"rise, families {words}", **{k: r[k] for k in ("value", "low", "high", "n")}))
