@@ -25,13 +25,16 @@ def kind_of(folder) -> str: # one of `KINDS`
     raise ValueError(f"{folder} holds nothing that this project makes: its config.json names {read('config.json').get('model_type')!r}, and it has neither student.json nor adapter_config.json")
 
 # %% ../nbs/foundations/hub.ipynb #fcfdec66
-def tensors_in(folder) -> dict: # name: (shape, dtype), of every weight file
-    "Names and shapes from the heads of a folder's safetensors files; nothing else is read"
-    out = {}
+def tensors_in(folder) -> dict: # name: shape, of every weight file
+    "Names and shapes from the heads of a folder's safetensors files; where `base.json` says that a model lies in codes or partly elsewhere, it is put together"
+    out, whole = {}, Path(folder)/"base.json"
     for path in sorted(Path(folder).glob("*.safetensors")):
-        with open(path, "rb") as f: head = json.loads(f.read(struct.unpack("<Q", f.read(8))[0]))
         where = "" if path.stem.startswith("model") or path.stem == "expert" else f"{path.stem}/"
-        out |= {where + k: (v["shape"], v["dtype"]) for k, v in head.items() if k != "__metadata__"}
+        if path.stem == "model" and whole.exists():
+            from reasonflow.backbone import weights_of
+            out |= {k: v.shape for k, v in weights_of(folder).items()}; continue
+        with open(path, "rb") as f: head = json.loads(f.read(struct.unpack("<Q", f.read(8))[0]))
+        out |= {where + k: v["shape"] for k, v in head.items() if k != "__metadata__"}
     return out
 
 def part_of(name):
@@ -43,9 +46,9 @@ def part_of(name):
 
 def parameter_table(folder) -> dict: # {part: parameters}
     "Counted once each: no scales of packed weights, no copies of tied ones"
-    out, size = {}, lambda shape: math.prod(shape)
-    for name, (shape, _) in tensors_in(folder).items():
-        if not name.endswith((".scale", "lm_head.weight")): out[part_of(name)] = out.get(part_of(name), 0) + size(shape)
+    out = {}
+    for name, shape in tensors_in(folder).items():
+        if not name.endswith((".scale", "lm_head.weight")): out[part_of(name)] = out.get(part_of(name), 0) + math.prod(shape)
     return out
 
 def sections(text) -> dict: # {heading: text}; what stands before the first is under ""
