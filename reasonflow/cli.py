@@ -172,15 +172,18 @@ def merge(folders: list[Path] = typer.Argument(..., help="of `reasonflow eval --
 # %% ../nbs/cli.ipynb #97cf3d13
 @app.command()
 def demos(folder: Path = typer.Argument(..., help="where the data set (LeRobotDataset v3.0) is to lie"),
-          episodes: int = typer.Option(300, min=1, help="successes for each family"), families: str = typer.Option("", help="some of the families, with commas; all without"),
-          seed: int = typer.Option(300_000, help="first scene seed; below 400000"), rough: float = typer.Option(.5, min=0, max=1, help="how far the expert is pushed aside now and then (of full scale)"), size: int = 144, workers: int = 2):
+          episodes: int = typer.Option(300, min=1, help="successes for each family; scenes of each family, with --after"), after: str = typer.Option("", help="a policy, folder or shipped name: it drives first, and where it fails the expert takes over (DAgger)"), families: str = typer.Option("", help="some of the families, with commas; all without"),
+          seed: int = typer.Option(None, help="first scene seed; below 400000 [300000, 340000 with --after]"), rough: float = typer.Option(.5, min=0, max=1, help="how far the expert is pushed aside now and then (of full scale)"), size: int = 144, workers: int = 2):
     "Let the scripted expert demonstrate; goes on where it was stopped."
     from reasonflow.episodes import EpisodeSet, demonstrate
     from reasonflow.world import FAMILIES, WORDINGS
     chosen = tuple(f.strip() for f in families.split(",")) if families else tuple(FAMILIES)
     if wrong := [f for f in chosen if f not in WORDINGS]: _fail(f"unknown family {wrong[0]!r}: choose from {', '.join(WORDINGS)}")
-    try: data = EpisodeSet(demonstrate(folder, episodes, chosen, seed, workers=workers, size=size, rough=rough))
-    except (ValueError, FileExistsError) as e: _fail(e)
+    try:
+        if after: from reasonflow.evaluate import corrections; data = EpisodeSet(corrections(after, folder, episodes, chosen, seed or 340_000, size=size, rough=rough, workers=workers))
+        else: data = EpisodeSet(demonstrate(folder, episodes, chosen, seed or 300_000, workers=workers, size=size, rough=rough))
+    except (ValueError, FileExistsError, FileNotFoundError) as e: _fail(e)
+    if after: console.print(f"{len(data)} episodes of {episodes*len(chosen)} scenes that {after} tried first, {sum(r['length'] - r['lead'] for r in data.rows)} steps of the expert in {folder}", highlight=False); return
     console.print(f"{len(data)} episodes, {data.info['total_frames']} steps in {folder}; in {sum(r['failed_before'] for r in data.rows)} other scenes the expert failed", highlight=False)
 
 def _grid(folder, data, arms, table, **kw):

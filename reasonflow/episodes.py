@@ -42,15 +42,16 @@ class Recording:
 def record(seed:int, # of the scene
            size:int=144, # side of the images (pixels)
            cameras=CAMERAS, rough:float=0., # how far the arm is pushed aside now and then (of full scale), so that it has something to put right
+           lead=(), # (L, 7) what somebody else does first; it is recorded too, and `facts["lead"]` says how many steps it is
            **task_kw # of `sample_task`
           ) -> Recording|None: # None if the expert fails
     "The scripted expert at work in scene `seed`; what is recorded is what it meant to do"
     env = Tabletop(size=size, cameras=(), **task_kw)
     env.reset(seed=seed)
-    r = roll_out(env, rough=rough, seed=seed)
+    r = roll_out(env, rough=rough, seed=seed, lead=lead)
     if not r.success: return None
     films = {c: np.stack([show_at(env, r, t).draw("front" if c == "image" else "wrist") for t in range(len(r))]) for c in cameras}
-    return Recording(r.instruction, r.states[:-1], r.actions, films, dict(seed=seed, family=r.task.family, rough=rough))
+    return Recording(r.instruction, r.states[:-1], r.actions, films, dict(seed=seed, family=r.task.family, rough=rough) | (dict(lead=len(lead)) if len(lead) else {}))
 
 # %% ../nbs/foundations/episodes.ipynb #f1000008
 class BadEpisode(BadSample):

@@ -5,17 +5,18 @@
 # %% auto #0
 __all__ = ['SUITES', 'STEPS', 'BadAction', 'checked_chunks', 'Trial', 'why_failed', 'Suite', 'trials_of', 'Robot',
            'TabletopRobot', 'robot_of', 'Lost', 'Host', 'RemoteRobot', 'run_trials', 'replay', 'summary', 'recorded',
-           'write_down', 'merged', 'examples', 'strip', 'films', 'keep_examples', 'kept_examples', 'bars']
+           'write_down', 'merged', 'corrections', 'examples', 'strip', 'films', 'keep_examples', 'kept_examples',
+           'bars']
 
 # %% ../nbs/foundations/evaluate.ipynb #e7000003
-import base64, importlib, json, multiprocessing as mp, time, traceback
+import base64, importlib, json, multiprocessing as mp, shutil, time, traceback
 from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
-from .episodes import HZ, write_film
+from .episodes import HZ, assemble, record, write_film, write_part
 from .runs import find_asset, same_request, show, weights_hash, wilson
 from .world import FAMILIES, MEMORY, Tabletop
 
@@ -276,6 +277,44 @@ def merged(folders) -> tuple: # list of `Trial`, and how many are missing
     trials = [t for f, r in zip(folders, requests) for t in recorded(f, **r)]
     if twice := [k for k, n in Counter(t.key for t in trials).items() if n > 1]: raise ValueError(f"{len(twice)} episodes are there twice, the first is {twice[0]}: a folder was given twice, or shards overlap")
     return sorted(trials, key=lambda t: (t.seed, t.family)), first["episodes"] - len(trials)
+
+# %% ../nbs/foundations/evaluate.ipynb #e7000042
+def _corrected(job):
+    part, policy, trials, each, execute, size, rough = job
+    from reasonflow.expert import load_policy
+    kept = []
+    for t in run_trials(load_policy(policy), trials, execute=execute, size=size, progress=False):
+        if t.success: continue
+        moments = np.arange(2*execute, t.steps + 1, execute)
+        for lead in sorted(np.random.default_rng(t.seed).choice(moments, min(each, len(moments)), replace=False)):
+            if r := record(t.seed, size, rough=rough, lead=t.actions[:lead], family=t.family): kept.append(r)
+    if kept: write_part(part, kept)
+    else: part.mkdir()                                                             # nothing failed here, or nothing could be mended
+
+def corrections(policy, # folder or shipped name
+                folder, scenes:int=100, # of each family
+                families=tuple(FAMILIES), seed:int=340_000, # of the first scene; below 400,000
+                each:int=3, # moments of each failure at which the expert takes over
+                execute:int=8, size:int=144, rough:float=.5, per_part:int=20, workers:int=2, progress=True) -> Path:
+    "Scenes where `policy` fails, mended by the expert (DAgger), as a LeRobotDataset; goes on where it was stopped"
+    if seed + scenes*len(families) > 400_000: raise ValueError(f"from {seed} on, {scenes*len(families)} scenes would reach 400,000, where validation begins: take a smaller seed or fewer scenes")
+    folder, request = Path(folder), dict(policy=weights_hash(policy), scenes=scenes, families=families, seed=seed, each=each, execute=execute, size=size, rough=rough, per_part=per_part)
+    if (folder/"meta/info.json").exists(): same_request(folder, **request); return folder
+    parts = folder.parent/f".{folder.name}.parts"; same_request(parts, **request)
+    jobs = [(parts/f"{i:04d}", str(policy), [Trial("tabletop", f, s) for s in seeds], each, execute, size, rough) for i, (f, seeds) in
+            enumerate((f, range(seed + k*scenes + at, seed + k*scenes + min(at + per_part, scenes))) for k, f in enumerate(families) for at in range(0, scenes, per_part))]
+    todo = [j for j in jobs if not j[0].exists()]
+    bar = tqdm(total=len(jobs), initial=len(jobs) - len(todo), desc=f"corrections, {per_part} scenes a part", disable=not progress)
+    if workers == 1 or len(todo) < 2:
+        for j in todo: _corrected(j); bar.update()
+    else:
+        with mp.get_context("spawn").Pool(workers) as pool:
+            for _ in pool.imap_unordered(_corrected, todo): bar.update()
+    bar.close()
+    full = [j[0] for j in jobs if (j[0]/"part.json").exists()]
+    if not full: raise ValueError(f"{policy} failed in none of {scenes*len(families)} scenes that could be mended: nothing to learn from; try more scenes")
+    assemble(full, folder, request=request); shutil.rmtree(parts)
+    return folder
 
 # %% ../nbs/foundations/evaluate.ipynb #e7000011
 def examples(trials) -> dict: # {family: [first success or None, first failure or None]}

@@ -6,10 +6,10 @@
 __all__ = ['SOLVERS', 'CONDITIONS', 'SPOTS', 'PARTS', 'Attended', 'LONGEST', 'HEADS', 'sample_time', 'between', 'flow_loss',
            'integrate', 'straightness', 'soft_mask', 'guided', 'ExpertConfig', 'Look', 'Eye', 'tip_in_image',
            'stops_of', 'aim_of', 'in_wrist', 'Pool', 'Memory', 'Block', 'time_waves', 'taken', 'ActionExpert',
-           'TokenExpert', 'BadObservation', 'Sight', 'shrink', 'student_reader', 'by_parts', 'prepare', 'rests',
-           'Looks', 'Moments', 'Driver', 'new_driver', 'chance_of', 'left_out', 'relit', 'varied', 'MomentCollator',
-           'DriverTrainer', 'train_driver', 'ChunkPolicy', 'Policy', 'save_policy', 'load_policy', 'evaluate_policy',
-           'condition_cases', 'tabulate']
+           'TokenExpert', 'BadObservation', 'Sight', 'shrink', 'taught', 'student_reader', 'by_parts', 'prepare',
+           'rests', 'Looks', 'Moments', 'Driver', 'new_driver', 'chance_of', 'left_out', 'relit', 'varied',
+           'MomentCollator', 'DriverTrainer', 'train_driver', 'ChunkPolicy', 'Policy', 'save_policy', 'load_policy',
+           'evaluate_policy', 'condition_cases', 'tabulate']
 
 # %% ../nbs/03_expert.ipynb #a3000003
 import csv, json, math, multiprocessing as mp, zlib
@@ -398,18 +398,22 @@ def shrink(pictures, side): # (n, H, H, 3) uint8 to (n, side, side, 3) uint8
     if n != f*side: raise ValueError(f"pictures of {n} pixels cannot be reduced to {side}")
     return pictures.reshape(len(pictures), side, f, side, f, 3).mean((2, 4)).astype(np.uint8)
 
+def taught(r, every): # steps
+    "Every so many steps of a recording are learnt from, where somebody else led only those after him"
+    return np.arange(-(-int(r.facts.get("lead") or 0)//every)*every, len(r), every)
+
 def student_reader(student, every, think, eye, batch):
     "A function from a recording to what the student makes of every so many of its steps"
     both, processor = load_student(student); sight = Sight(both.student, processor)
     pad = lambda x: F.pad(x, (0, 0)*(x.dim() - 2) + (LONGEST - x.shape[1], 0))
     def read(r):
-        steps, rows = np.arange(0, len(r), every), []
+        steps, rows = taught(r, every), []
         for at in range(0, len(steps), batch):
             some = steps[at:at + batch]
             images, tasks = r.images["image"][some], [r.task]*len(some)
             if think == "each": t = sight.think(images, tasks); scene, mask = t.scene, t.mask
             else:
-                if at == 0: t = sight.think(images[:1], tasks[:1])
+                if at == 0: t = sight.think(r.images["image"][:1], tasks[:1])
                 scene, mask = sight.scene(images, tasks)
             if mask.shape[1] > LONGEST: raise ValueError(f"a prompt of {mask.shape[1]} tokens: at most {LONGEST} are kept")
             rows.append(dict(scene=pad(scene).half(), mask=pad(mask).bool()) | {k: getattr(t, k).half().expand(len(some), -1, -1) for k in ("latents", "points", "waypoints")})
@@ -492,7 +496,7 @@ class Moments(Looks):
         if think == "each" and self.made["think"] != "each": raise ValueError(f"{folder} was made with one thought for each episode: `prepare(…, think='each')` makes one for each look")
     def _row(self, r, e, step): aim, points = aim_of(r.states, r.actions, step); return super()._row(r, e, step) | dict(aim=aim, front=tip_in_image(points), wrist=in_wrist(points, r.states[step]))
     def __getitem__(self, i):
-        _, e, step = self.moment(i); plan = self.at[e, 0] if self.think == "once" else i
+        _, e, step = self.moment(i); plan = self.at.get((e, 0), i) if self.think == "once" else i
         earlier = [self.at[e, s] for s in range(step % self.every_look, step, self.every_look) if (e, s) in self.at][-self.most:]
         get = lambda k, j: self.all[k][j].float()
         return super().__getitem__(i) | dict(aim=self.facts["aim"][i], spots={k: self.facts[k][i].float() for k in ("front", "wrist")}, scene=get("scene", i), mask=self.all["mask"][i], latents=get("latents", plan), points=get("points", plan), waypoints=get("waypoints", plan), **{k: self.all[k][i].permute(2, 0, 1).float()/255 for k in ("front", "wrist")},

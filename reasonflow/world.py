@@ -6,13 +6,14 @@
 __all__ = ['COLOURS', 'SIZES', 'KINDS', 'OBJECTS', 'HELD_OUT', 'TABLE_TEXTURES', 'CAMERA', 'AIM', 'WRIST', 'REACH', 'OPEN',
            'SHUT', 'WORDINGS', 'MEMORY', 'FAMILIES', 'SHOW', 'STEP_M', 'STEP_RAD', 'HZ', 'Step', 'FAULTS', 'Kind',
            'Thing', 'Look', 'Scene', 'model_xml', 'Screen', 'screen', 'Task', 'place_near', 'sample_look',
-           'sample_task', 'Tabletop', 'can_inject', 'expert', 'Rollout', 'roll_out', 'show_at', 'happened']
+           'sample_task', 'Tabletop', 'can_inject', 'expert', 'take_over', 'Rollout', 'roll_out', 'show_at', 'happened']
 
 # %% ../nbs/foundations/world.ipynb #7ee72688
 import atexit, importlib, math, os, sys
 from collections import namedtuple
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain
 
 import gymnasium as gym
 import mujoco
@@ -559,7 +560,8 @@ def can_inject(env, fault):
 
 # %% ../nbs/foundations/world.ipynb #b08d41a5
 def expert(env, # a `Tabletop` just reset
-           fault:str|None=None # one of `FAULTS`
+           fault:str|None=None, # one of `FAULTS`
+           held:bool=False # does it hold the target already?
           ): # yields `Step(action (7,), phase)`
     "Solve the task from privileged state, or fail it in a chosen way"
     if fault is not None and not can_inject(env, fault): raise ValueError(f"{fault!r} cannot be injected into this task")
@@ -577,9 +579,10 @@ def expert(env, # a `Tabletop` just reset
     if fault == "missed grasp":
         side = np.array([math.cos(yaw), math.sin(yaw)]); side *= 1 if side @ p[:2] < 0 else -1   # towards the middle of the table
         p[:2] += side*(thing.radius + .028)
-    yield from _go(env, p + [0, 0, .07], "reach", -1, yaw)
-    yield from _go(env, p, "reach", -1, yaw)
-    yield from _wait("grasp", 1, 7)
+    if not held:
+        yield from _go(env, p + [0, 0, .07], "reach", -1, yaw)
+        yield from _go(env, p, "reach", -1, yaw)
+        yield from _wait("grasp", 1, 7)
     if fault == "slip":
         yield from _go(env, p + [0, 0, .09], "lift", 1)
         for i in range(env.model.ngeom):
@@ -665,6 +668,14 @@ def _collide(env, i):
     yield from _go(env, [*(p[:2] + .75*(p[:2] - start)), .02], "reach", 1, speed=.02, limit=40)
     yield from _wait("reach", 1, 6)
 
+def take_over(env): # yields `Step`
+    "The expert from where something else has brought the arm: the target, if held, is carried on; anything else is let go, and the work begins anew from above"
+    t, pushing = env.task.target, env.task.family == "push to"
+    held = not pushing and env.touching(t, -2) and env.positions()[t, 2] > env.first[t, 2] + .02
+    if not held: yield from _go(env, [*env.tip[:2], max(env.tip[2], .12)], "reach", 1 if pushing else -1)
+    yield from expert(env, held=held)
+
+
 # %% ../nbs/foundations/world.ipynb #b4b61e63
 @dataclass
 class Rollout:
@@ -685,19 +696,20 @@ class Rollout:
 
 def roll_out(env, fault=None, policy=None, steps:int=200,
              rough:float=0., # now and then the moving arm is pushed aside, by so much of full scale (standard deviation); what is logged is what was meant
-             often:float=.08, seed:int=0 # share of the steps at which that happens
+             often:float=.08, seed:int=0, # share of the steps at which that happens
+             lead=() # (L, 7) actions that are carried out before the expert takes over; phase "lead"
             ) -> Rollout:
     "Run the expert (with `fault`), or a `policy(observation) -> action (7,)`, from the state `env` is in"
     rng = np.random.default_rng(seed)
     log = {k: [] for k in ("qpos", "tips", "states", "actions", "phases", "places")}
     def note(): log["qpos"].append(env.data.qpos.copy()); log["tips"].append(env.tip); log["states"].append(env.state()); log["places"].append(env.positions().copy())
     note()
-    todo = expert(env, fault) if policy is None else (Step(policy(env.observation()), "act") for _ in range(steps))
+    todo = chain((Step(np.asarray(a, float), "lead") for a in lead), take_over(env) if len(lead) else expert(env, fault)) if policy is None else (Step(policy(env.observation()), "act") for _ in range(steps))
     for action, phase in todo:
-        shove = rough and rng.random() < often and np.any(action[:3])               # rare and large: a disturbance at every step would have every label correct the one before, which nobody can foresee
+        shove = rough and phase != "lead" and rng.random() < often and np.any(action[:3])               # rare and large: a disturbance at every step would have every label correct the one before, which nobody can foresee
         env.step(action + rough*rng.normal(size=7)*(1, 1, 1, 0, 0, .3, 0) if shove else action); note()
         log["actions"].append(action); log["phases"].append(phase)
-        if len(log["phases"]) >= steps: break
+        if len(log["phases"]) >= len(lead) + steps: break
     arrays = {k: np.asarray(v, np.float32 if k in ("states", "actions") else None) for k, v in log.items() if k != "phases"}
     return Rollout(env.scene, env.task, fault, phases=log["phases"], success=env.success(), **arrays)
 
