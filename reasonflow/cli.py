@@ -180,11 +180,12 @@ def demos(folder: Path = typer.Argument(..., help="where the data set (LeRobotDa
     chosen = tuple(f.strip() for f in families.split(",")) if families else tuple(FAMILIES)
     if wrong := [f for f in chosen if f not in WORDINGS]: _fail(f"unknown family {wrong[0]!r}: choose from {', '.join(WORDINGS)}")
     try:
-        if after: from reasonflow.evaluate import corrections; data = EpisodeSet(corrections(after, folder, episodes, chosen, seed or 340_000, size=size, rough=rough, workers=workers))
-        else: data = EpisodeSet(demonstrate(folder, episodes, chosen, seed or 300_000, workers=workers, size=size, rough=rough))
+        if after: from reasonflow.evaluate import corrections; data = EpisodeSet(corrections(after, folder, episodes, chosen, 340_000 if seed is None else seed, size=size, rough=rough, workers=workers))
+        else: data = EpisodeSet(demonstrate(folder, episodes, chosen, 300_000 if seed is None else seed, workers=workers, size=size, rough=rough))
     except (ValueError, FileExistsError, FileNotFoundError) as e: _fail(e)
-    if after: console.print(f"{len(data)} episodes of {episodes*len(chosen)} scenes that {after} tried first, {sum(r['length'] - r['lead'] for r in data.rows)} steps of the expert in {folder}", highlight=False); return
-    console.print(f"{len(data)} episodes, {data.info['total_frames']} steps in {folder}; in {sum(r['failed_before'] for r in data.rows)} other scenes the expert failed", highlight=False)
+    missed = sum(r["failed_before"] for r in data.rows)
+    if after: console.print(f"{len(data)} episodes of {len({r['seed'] for r in data.rows})} scenes where {after} failed, {episodes*len(chosen)} tried, {sum(r['length'] - r['lead'] for r in data.rows)} steps of the expert in {folder}; from {missed} other moments it failed too", highlight=False); return
+    console.print(f"{len(data)} episodes, {data.info['total_frames']} steps in {folder}; in {missed} other scenes the expert failed", highlight=False)
 
 def _grid(folder, data, arms, table, **kw):
     from reasonflow.coupling import grid

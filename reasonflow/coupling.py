@@ -174,7 +174,7 @@ def target_reader(target, every, kw):
     "A function from a recording to what a teacher of space says of every so many of its steps"
     if target not in TARGETS: raise ValueError(f"unknown target {target!r}: choose from {', '.join(TARGETS)}")
     teacher = TARGETS[target](**kw)
-    def read(r): steps = np.arange(0, len(r), every); return dict(target=torch.tensor(teacher(r, steps)).half(), step=torch.tensor(steps))
+    def read(r): steps = r.looks(every); return dict(target=torch.tensor(teacher(r, steps)).half(), step=torch.tensor(steps))
     return read
 
 def add_targets(pictures, folder, target="geometry", per_part:int=50, workers:int=2, progress=True, **kw): # `Pictures`; `kw` for the teacher

@@ -6,7 +6,7 @@
 __all__ = ['STATE', 'ACTION', 'CAMERAS', 'QUANTILES', 'HORIZON', 'GRIPPERS', 'Recording', 'record', 'BadEpisode', 'write_film',
            'read_film', 'statistics', 'write_part', 'assemble', 'write_dataset', 'EpisodeSet', 'merge_statistics',
            'chunk', 'gripper_rule', 'UnknownStatistics', 'Normalizer', 'read_normalization', 'normalization',
-           'check_range', 'demonstrate']
+           'check_range', 'in_parts', 'demonstrate']
 
 # %% ../nbs/foundations/episodes.ipynb #f1000003
 import io, json, math, multiprocessing as mp, shutil
@@ -38,6 +38,7 @@ class Recording:
     images: dict = field(default_factory=dict)  # camera: (T, H, W, 3) uint8
     facts: dict = field(default_factory=dict)   # anything else worth a column: seed, family, …
     def __len__(self): return len(self.actions)
+    def looks(self, every): return np.arange(-(-int(self.facts.get("lead") or 0)//every)*every, len(self), every)      # steps to learn from: where somebody else led, only those after it
 
 def record(seed:int, # of the scene
            size:int=144, # side of the images (pixels)
@@ -371,24 +372,29 @@ def _demo_part(job):
         if len(kept) == wanted: return write_part(folder, kept)
     raise BadEpisode(f"the expert succeeded in {len(kept)} of {len(seeds)} scenes of {family!r}; {wanted} were wanted")
 
+def in_parts(folder, jobs, make, request, workers:int=2, progress=True, words="parts", robot="tabletop") -> Path: # `make((folder of the part, *job))` calls `write_part`, or makes the folder alone if there is nothing to keep
+    "A data set whose parts are made one by one, or side by side; goes on where it was stopped"
+    folder = Path(folder)
+    if (folder/"meta/info.json").exists(): same_request(folder, **request); return folder
+    parts = folder.parent/f".{folder.name}.parts"; same_request(parts, **request)
+    jobs = [(parts/f"{i:04d}", *j) for i, j in enumerate(jobs)]; todo = [j for j in jobs if not j[0].exists()]
+    bar = lambda it: tqdm(it, total=len(jobs), initial=len(jobs) - len(todo), desc=words, disable=not progress)
+    if workers == 1 or len(todo) < 2:
+        for j in bar(todo): make(j)
+    else:
+        with mp.get_context("spawn").Pool(workers) as pool:
+            for _ in bar(pool.imap_unordered(make, todo)): pass
+    full = [j[0] for j in jobs if (j[0]/"part.json").exists()]
+    if not full: raise ValueError(f"nothing to put into {folder}: none of its {len(jobs)} parts holds a recording")
+    assemble(full, folder, robot, request=request); shutil.rmtree(parts)
+    return folder
+
 def demonstrate(folder, episodes:int=300, # of each family, all successes
                 families=tuple(FAMILIES), seed:int=300_000, # of the first scene; below 400,000
                 per_part:int=25, workers:int=2, size:int=144, rough:float=.5, progress=True, recorder=record, robot:str="tabletop", **kw) -> Path: # `kw` for the recorder
     "The expert's demonstrations as a LeRobotDataset; goes on where it was stopped"
     if seed + 2*episodes*len(families) > 400_000: raise ValueError(f"two scenes for each episode are set aside, and from {seed} on they would reach 400,000, where validation begins: take a smaller seed or fewer episodes")
     folder, request = Path(folder), dict(episodes=episodes, families=families, seed=seed, per_part=per_part, size=size, rough=rough) | ({} if robot == "tabletop" else dict(robot=robot)) | kw
-    if (folder/"meta/info.json").exists(): same_request(folder, **request); return folder
-    parts = folder.parent/f".{folder.name}.parts"
-    same_request(parts, **request)
-    jobs = [(parts/f"{i:04d}", f, n, range(s, s + 2*n), recorder, dict(size=size, rough=rough) | kw) for i, (f, n, s) in
-            enumerate((f, min(per_part, episodes - at), seed + 2*(k*episodes + at)) for k, f in enumerate(families) for at in range(0, episodes, per_part))]
-    todo = [j for j in jobs if not j[0].exists()]
-    bar = lambda it: tqdm(it, total=len(jobs), initial=len(jobs) - len(todo), desc=f"demonstrations, {per_part} a part", disable=not progress)
-    if workers == 1 or len(todo) < 2:
-        for j in bar(todo): _demo_part(j)
-    else:
-        with mp.get_context("spawn").Pool(workers) as pool:
-            for _ in bar(pool.imap_unordered(_demo_part, todo)): pass
-    assemble([j[0] for j in jobs], folder, robot, request=request)
-    shutil.rmtree(parts)
-    return folder
+    jobs = [(f, n, range(s, s + 2*n), recorder, dict(size=size, rough=rough) | kw) for f, n, s in
+            ((f, min(per_part, episodes - at), seed + 2*(k*episodes + at)) for k, f in enumerate(families) for at in range(0, episodes, per_part))]
+    return in_parts(folder, jobs, _demo_part, request, workers, progress, f"demonstrations, {per_part} a part", robot)

@@ -9,14 +9,14 @@ __all__ = ['SUITES', 'STEPS', 'BadAction', 'checked_chunks', 'Trial', 'why_faile
            'bars']
 
 # %% ../nbs/foundations/evaluate.ipynb #e7000003
-import base64, importlib, json, multiprocessing as mp, shutil, time, traceback
+import base64, importlib, json, multiprocessing as mp, time, traceback
 from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from tqdm.auto import tqdm
-from .episodes import HZ, assemble, record, write_film, write_part
+from .episodes import HZ, in_parts, record, write_film, write_part
 from .runs import find_asset, same_request, show, weights_hash, wilson
 from .world import FAMILIES, MEMORY, Tabletop
 
@@ -282,12 +282,15 @@ def merged(folders) -> tuple: # list of `Trial`, and how many are missing
 def _corrected(job):
     part, policy, trials, each, execute, size, rough = job
     from reasonflow.expert import load_policy
-    kept = []
+    kept, failed = [], 0
     for t in run_trials(load_policy(policy), trials, execute=execute, size=size, progress=False):
         if t.success: continue
         moments = np.arange(2*execute, t.steps + 1, execute)
         for lead in sorted(np.random.default_rng(t.seed).choice(moments, min(each, len(moments)), replace=False)):
-            if r := record(t.seed, size, rough=rough, lead=t.actions[:lead], family=t.family): kept.append(r)
+            r = record(t.seed, size, rough=rough, lead=t.actions[:lead], family=t.family)
+            if r is None: failed += 1; continue
+            r.facts["failed_before"], failed = failed, 0
+            kept.append(r)
     if kept: write_part(part, kept)
     else: part.mkdir()                                                             # nothing failed here, or nothing could be mended
 
@@ -298,23 +301,9 @@ def corrections(policy, # folder or shipped name
                 execute:int=8, size:int=144, rough:float=.5, per_part:int=20, workers:int=2, progress=True) -> Path:
     "Scenes where `policy` fails, mended by the expert (DAgger), as a LeRobotDataset; goes on where it was stopped"
     if seed + scenes*len(families) > 400_000: raise ValueError(f"from {seed} on, {scenes*len(families)} scenes would reach 400,000, where validation begins: take a smaller seed or fewer scenes")
-    folder, request = Path(folder), dict(policy=weights_hash(policy), scenes=scenes, families=families, seed=seed, each=each, execute=execute, size=size, rough=rough, per_part=per_part)
-    if (folder/"meta/info.json").exists(): same_request(folder, **request); return folder
-    parts = folder.parent/f".{folder.name}.parts"; same_request(parts, **request)
-    jobs = [(parts/f"{i:04d}", str(policy), [Trial("tabletop", f, s) for s in seeds], each, execute, size, rough) for i, (f, seeds) in
-            enumerate((f, range(seed + k*scenes + at, seed + k*scenes + min(at + per_part, scenes))) for k, f in enumerate(families) for at in range(0, scenes, per_part))]
-    todo = [j for j in jobs if not j[0].exists()]
-    bar = tqdm(total=len(jobs), initial=len(jobs) - len(todo), desc=f"corrections, {per_part} scenes a part", disable=not progress)
-    if workers == 1 or len(todo) < 2:
-        for j in todo: _corrected(j); bar.update()
-    else:
-        with mp.get_context("spawn").Pool(workers) as pool:
-            for _ in pool.imap_unordered(_corrected, todo): bar.update()
-    bar.close()
-    full = [j[0] for j in jobs if (j[0]/"part.json").exists()]
-    if not full: raise ValueError(f"{policy} failed in none of {scenes*len(families)} scenes that could be mended: nothing to learn from; try more scenes")
-    assemble(full, folder, request=request); shutil.rmtree(parts)
-    return folder
+    request = dict(policy=weights_hash(policy), scenes=scenes, families=families, seed=seed, each=each, execute=execute, size=size, rough=rough, per_part=per_part)
+    jobs = [(str(policy), [Trial("tabletop", f, seed + k*scenes + i) for i in range(at, min(at + per_part, scenes))], each, execute, size, rough) for k, f in enumerate(families) for at in range(0, scenes, per_part)]
+    return in_parts(folder, jobs, _corrected, request, workers, progress, f"corrections, {per_part} scenes a part")
 
 # %% ../nbs/foundations/evaluate.ipynb #e7000011
 def examples(trials) -> dict: # {family: [first success or None, first failure or None]}

@@ -6,10 +6,10 @@
 __all__ = ['SOLVERS', 'CONDITIONS', 'SPOTS', 'PARTS', 'Attended', 'LONGEST', 'HEADS', 'sample_time', 'between', 'flow_loss',
            'integrate', 'straightness', 'soft_mask', 'guided', 'ExpertConfig', 'Look', 'Eye', 'tip_in_image',
            'stops_of', 'aim_of', 'in_wrist', 'Pool', 'Memory', 'Block', 'time_waves', 'taken', 'ActionExpert',
-           'TokenExpert', 'BadObservation', 'Sight', 'shrink', 'taught', 'student_reader', 'by_parts', 'prepare',
-           'rests', 'Looks', 'Moments', 'Driver', 'new_driver', 'chance_of', 'left_out', 'relit', 'varied',
-           'MomentCollator', 'DriverTrainer', 'train_driver', 'ChunkPolicy', 'Policy', 'save_policy', 'load_policy',
-           'evaluate_policy', 'condition_cases', 'tabulate']
+           'TokenExpert', 'BadObservation', 'Sight', 'shrink', 'student_reader', 'by_parts', 'prepare', 'rests',
+           'Looks', 'Moments', 'Driver', 'new_driver', 'chance_of', 'left_out', 'relit', 'varied', 'MomentCollator',
+           'DriverTrainer', 'train_driver', 'ChunkPolicy', 'Policy', 'save_policy', 'load_policy', 'evaluate_policy',
+           'condition_cases', 'tabulate']
 
 # %% ../nbs/03_expert.ipynb #a3000003
 import csv, json, math, multiprocessing as mp, zlib
@@ -398,16 +398,12 @@ def shrink(pictures, side): # (n, H, H, 3) uint8 to (n, side, side, 3) uint8
     if n != f*side: raise ValueError(f"pictures of {n} pixels cannot be reduced to {side}")
     return pictures.reshape(len(pictures), side, f, side, f, 3).mean((2, 4)).astype(np.uint8)
 
-def taught(r, every): # steps
-    "Every so many steps of a recording are learnt from, where somebody else led only those after him"
-    return np.arange(-(-int(r.facts.get("lead") or 0)//every)*every, len(r), every)
-
 def student_reader(student, every, think, eye, batch):
     "A function from a recording to what the student makes of every so many of its steps"
     both, processor = load_student(student); sight = Sight(both.student, processor)
     pad = lambda x: F.pad(x, (0, 0)*(x.dim() - 2) + (LONGEST - x.shape[1], 0))
     def read(r):
-        steps, rows = taught(r, every), []
+        steps, rows = r.looks(every), []
         for at in range(0, len(steps), batch):
             some = steps[at:at + batch]
             images, tasks = r.images["image"][some], [r.task]*len(some)
@@ -493,6 +489,7 @@ class Moments(Looks):
         super().__init__(folder, data)
         self.think, self.every_look, self.most, self.student = think, every_look, most, self.made["student"]
         self.facts["tip"] = torch.tensor(tip_in_image(self.facts["states"])).float()
+        if think == "once" and self.made["think"] == "each" and any(r.facts.get("lead") for r in self.record.values()): raise ValueError(f"{folder} kept no first thought where somebody else led: `prepare(…, think='once')` keeps it")
         if think == "each" and self.made["think"] != "each": raise ValueError(f"{folder} was made with one thought for each episode: `prepare(…, think='each')` makes one for each look")
     def _row(self, r, e, step): aim, points = aim_of(r.states, r.actions, step); return super()._row(r, e, step) | dict(aim=aim, front=tip_in_image(points), wrist=in_wrist(points, r.states[step]))
     def __getitem__(self, i):

@@ -26,7 +26,7 @@ from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration, get_cos
 from .backbone import Collator, bare, load, patchify, prompts
 from .distill import after, embed, load_student
 from .episodes import BadEpisode, EpisodeSet, Normalizer, chunk, normalization, read_normalization, statistics
-from .expert import ChunkPolicy, Looks, Sight, aim_of, by_parts, chance_of, flow_loss, guided, integrate, left_out, relit, rests, sample_time, taught
+from .expert import ChunkPolicy, Looks, Sight, aim_of, by_parts, chance_of, flow_loss, guided, integrate, left_out, relit, rests, sample_time
 from .runs import atomic_folder, pack, unpack, weights_hash
 
 # %% ../nbs/03_qwenpi.ipynb #b3000005
@@ -260,7 +260,7 @@ def tower_reader(vlm, every, rest, student=None):
     if student: both, own = load_student(student); sight = Sight(both.student, own)
     @torch.no_grad()
     def read(r):
-        steps = taught(r, every); row = dict(step=torch.tensor(steps))
+        steps = r.looks(every); row = dict(step=torch.tensor(steps))
         if student: t = sight.think(r.images["image"][:1], [r.task]); row |= {k: getattr(t, k).half().expand(len(steps), -1, -1) for k in ("latents", "points")}
         both = np.concatenate([eyes.frames(r.images[k][steps]) for k in ("image", "wrist_image")])
         if not rest: return row | dict(frames=torch.tensor(both).unflatten(0, (2, -1)).transpose(0, 1).contiguous())

@@ -152,7 +152,7 @@ def annotate(folder, demos, every:int=4, teacher="scene graph", progress=True) -
         path = folder/f"{i:06d}.json"
         if not path.exists():
             r = data.read(i, cameras=() if exact else ("image",)); rows = {}; env, rollout = act_again(r) if r.facts.get("family") else (None, None)
-            for step in range(0, len(r), every):
+            for step in map(int, r.looks(every)):
                 truth = truth_at(env, rollout, step) if env else None
                 if exact and truth is None: raise ValueError("the scene graph knows recordings of the embedded world alone: choose another teacher")
                 try: said = scene_graph(truth) if exact else teacher(r.task, rollout.phases[step] if env else "", r.images["image"][step])

@@ -669,12 +669,11 @@ def _collide(env, i):
     yield from _wait("reach", 1, 6)
 
 def take_over(env): # yields `Step`
-    "The expert from where something else has brought the arm: the target, if held, is carried on; anything else is let go, and the work begins anew from above"
+    "The expert from where something else has brought the arm: the target, if held, is carried on; anything else is let go (a pushing hand stays closed), and the work begins anew from above"
     t, pushing = env.task.target, env.task.family == "push to"
     held = not pushing and env.touching(t, -2) and env.positions()[t, 2] > env.first[t, 2] + .02
     if not held: yield from _go(env, [*env.tip[:2], max(env.tip[2], .12)], "reach", 1 if pushing else -1)
     yield from expert(env, held=held)
-
 
 # %% ../nbs/foundations/world.ipynb #b4b61e63
 @dataclass
@@ -704,7 +703,9 @@ def roll_out(env, fault=None, policy=None, steps:int=200,
     log = {k: [] for k in ("qpos", "tips", "states", "actions", "phases", "places")}
     def note(): log["qpos"].append(env.data.qpos.copy()); log["tips"].append(env.tip); log["states"].append(env.state()); log["places"].append(env.positions().copy())
     note()
-    todo = chain((Step(np.asarray(a, float), "lead") for a in lead), take_over(env) if len(lead) else expert(env, fault)) if policy is None else (Step(policy(env.observation()), "act") for _ in range(steps))
+    if len(lead) and (fault or policy): raise ValueError("after `lead` the expert takes over, without a fault: leave `fault` and `policy` out")
+    if policy: todo = (Step(policy(env.observation()), "act") for _ in range(steps))
+    else: todo = chain((Step(np.asarray(a, float), "lead") for a in lead), take_over(env)) if len(lead) else expert(env, fault)
     for action, phase in todo:
         shove = rough and phase != "lead" and rng.random() < often and np.any(action[:3])               # rare and large: a disturbance at every step would have every label correct the one before, which nobody can foresee
         env.step(action + rough*rng.normal(size=7)*(1, 1, 1, 0, 0, .3, 0) if shove else action); note()
