@@ -83,10 +83,10 @@ class CoupledPI(QwenPI):
 
     def hand_over(self, hidden): return [dial(h, s) for h, s in zip(hidden, spread(self.coupling.strength, len(hidden)))]
 
-    def forward(self, batch, actions, real=None, aim=None, target=None): # loss
+    def forward(self, batch, actions, real=None, aim=None, spots=None, target=None): # loss
         ids = self.writer.ids(actions) if self.coupling.tokens else None
         read = self.read(batch, None if ids is None else self.writer.behind(ids))
-        loss = self.action_loss(read, actions, real, self.draws, aim)
+        loss = self.action_loss(read, actions, real, self.draws, aim, spots)
         if ids is not None: loss = loss + self.coupling.tokens*self.writer.loss(read.hidden[-1], ids)
         if self.forcing is not None: loss = loss + self.forcing.weight*self.forcing(read.hidden, batch["input_ids"] == bare(self.qwen_vl_interface.model).config.image_token_id, target)
         return loss

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['SOLVERS', 'CONDITIONS', 'SPOTS', 'PARTS', 'Attended', 'LONGEST', 'HEADS', 'sample_time', 'between', 'flow_loss',
-           'integrate', 'straightness', 'soft_mask', 'guided', 'ExpertConfig', 'Look', 'Eye', 'tip_in_image',
-           'stops_of', 'aim_of', 'in_wrist', 'Pool', 'Memory', 'Block', 'time_waves', 'taken', 'ActionExpert',
-           'TokenExpert', 'BadObservation', 'Sight', 'shrink', 'student_reader', 'by_parts', 'prepare', 'rests',
-           'Looks', 'Moments', 'Driver', 'new_driver', 'chance_of', 'left_out', 'relit', 'varied', 'MomentCollator',
-           'DriverTrainer', 'train_driver', 'ChunkPolicy', 'Policy', 'save_policy', 'load_policy', 'evaluate_policy',
-           'condition_cases', 'tabulate']
+           'integrate', 'straightness', 'soft_mask', 'guided', 'ExpertConfig', 'Look', 'points_loss', 'Eye',
+           'tip_in_image', 'stops_of', 'aim_of', 'in_wrist', 'lies_at', 'Pool', 'Memory', 'Block', 'time_waves',
+           'taken', 'ActionExpert', 'TokenExpert', 'BadObservation', 'Sight', 'shrink', 'student_reader', 'by_parts',
+           'prepare', 'rests', 'Looks', 'Moments', 'Driver', 'new_driver', 'chance_of', 'left_out', 'relit', 'varied',
+           'MomentCollator', 'DriverTrainer', 'train_driver', 'ChunkPolicy', 'Policy', 'save_policy', 'load_policy',
+           'evaluate_policy', 'condition_cases', 'tabulate']
 
 # %% ../nbs/03_expert.ipynb #a3000003
 import csv, json, math, multiprocessing as mp, zlib
@@ -136,6 +136,14 @@ class Look:
 # %% ../nbs/03_expert.ipynb #a3000081
 SPOTS = 3                                # of the detectors of an eye, those that are shown what to find
 
+def points_loss(logits, spots, at, cells): # (B, n, cells²), (B, n, 2) in 0..1, NaN: nothing to find; the same in cells
+    "Cross-entropy between where detectors look and the four cells around what they should find"
+    seen = spots.isfinite().all(-1) & (spots >= 0).all(-1) & (spots <= 1).all(-1)
+    at = torch.where(seen[..., None], at.clamp(0, cells - 1), torch.zeros_like(at))
+    near = lambda i: (1 - (at[..., i:i + 1] - torch.arange(cells, device=at.device)).abs()).clamp(min=0)     # (B, n, cells)
+    target = (near(1)[..., :, None]*near(0)[..., None, :]).flatten(-2)
+    return -((target*logits.log_softmax(-1)).sum(-1)*seen).sum()/seen.sum().clamp(min=1)
+
 class Eye(nn.Module):
     "(B, 3, side, side) in 0..1 to (B, n, width): what there is at each of `n` places, and where (spatial softmax: arXiv 1504.00702); which places these are depends on what it is told"
     def __init__(self, width, side, hint, n=32):
@@ -155,14 +163,7 @@ class Eye(nn.Module):
             logits = 4*(seek[..., :64] @ f.mT + seek[..., 64:] @ self.grid.mT)
             there = logits.softmax(-1); what, where = there @ f, there @ self.grid[:, :2]
         return self.out(torch.cat([what, 3*where], -1)) + self.name, logits, where
-    def points_loss(self, logits, spots): # (B, n, cells²), (B, SPOTS, 2) in 0..1, NaN: nothing to find
-        "Cross-entropy between where the first detectors look and the four cells around what they should find"
-        at = ((spots*self.side - .5)/4).clamp(0, self.cells - 1)                            # four pixels from cell to cell
-        seen = spots.isfinite().all(-1) & (spots >= 0).all(-1) & (spots <= 1).all(-1)
-        at = torch.where(seen[..., None], at, torch.zeros_like(at))
-        near = lambda i: (1 - (at[..., i:i + 1] - torch.arange(self.cells, device=at.device)).abs()).clamp(min=0)     # (B, SPOTS, cells)
-        target = (near(1)[..., :, None]*near(0)[..., None, :]).flatten(2)
-        return -((target*logits[:, :SPOTS].log_softmax(-1)).sum(-1)*seen).sum()/seen.sum().clamp(min=1)
+    def points_loss(self, logits, spots): return points_loss(logits[:, :SPOTS], spots, (spots*self.side - .5)/4, self.cells)     # four pixels from cell to cell
 
 # %% ../nbs/03_expert.ipynb #a3000084
 @lru_cache(maxsize=1)
@@ -193,6 +194,24 @@ def in_wrist(points, states): # (…, n, 3) m, (…, 8) to (…, n, 2) in 0..1
     right, above, depth = -local[..., 1], local @ up, -local @ np.cross([0, -1, 0], up)
     f = .5/math.tan(math.radians(WRIST["fovy"]/2))
     return np.where(depth[..., None] > .01, np.stack([.5 + f*right/depth, .5 - f*above/depth], -1), np.nan)
+
+@lru_cache(maxsize=1)
+def _front(): # where it stands (3,), its axes (3, 3), focal length in image widths
+    env = _plain_table(); cam = env.model.camera("front").id
+    return *(torch.tensor(x).float() for x in (env.data.cam_xpos[cam], env.data.cam_xmat[cam].reshape(3, 3))), .5/math.tan(math.radians(env.model.cam_fovy[cam])/2)
+
+def lies_at(where, states, height, camera): # (B, n, 2) in 0..1, (B, 8), (B, n) m, front or wrist; to (B, n, 2) m
+    "Where on the table a point of a picture lies, if it is so high: the ways back from `tip_in_image` and `in_wrist`"
+    if camera == "front":
+        eye, axes, f = (x.to(where.device) if torch.is_tensor(x) else x for x in _front())
+        ray = torch.stack([(where[..., 0] - .5)/f, (.5 - where[..., 1])/f, -torch.ones_like(where[..., 0])], -1) @ axes.T; eye = eye.expand_as(ray)
+    else:
+        up, right, eye = (torch.tensor(x, device=where.device) for x in (WRIST["up"], (0., -1., 0.), WRIST["pos"])); up, f = up/up.norm(), .5/math.tan(math.radians(WRIST["fovy"])/2)
+        ray = (where[..., :1] - .5)/f*right + (.5 - where[..., 1:])/f*up - torch.linalg.cross(right, up)
+        cos, sin = states[:, None, 5].cos(), states[:, None, 5].sin(); turned = lambda v: torch.stack([v[..., 0]*cos - v[..., 1]*sin, v[..., 0]*sin + v[..., 1]*cos, v[..., 2]], -1)
+        ray, eye = turned(ray), states[:, None, :3] + turned(eye.expand_as(ray))
+    down = ray[..., 2].clamp(max=-.05)                                                           # what is seen above the horizon lies nowhere: far away
+    return (eye + ((height - eye[..., 2])/down).clamp(0, 1.5)[..., None]*ray)[..., :2]
 
 # %% ../nbs/03_expert.ipynb #a3000086
 class Pool(nn.Module):
@@ -608,7 +627,7 @@ class ChunkPolicy:
                  swap=(), # likewise: to take from another robot that is driven at the same time
                  noise:float=1., # how much of the noise a chunk is made from: at 0 always the same chunk, near the mean of all
                  seed:int=0, about=None, robot:str="tabletop"): # whose statistics these are
-        known = (*config.use, "image", "instruction", *(["aim"] if getattr(config, "aim", False) else []))
+        known = (*config.use, "image", "instruction", *(k for k in ("aim", "pointing") if getattr(config, k, False)))
         if wrong := [k for k in (*off, *swap) if k not in known]: raise ValueError(f"unknown condition {wrong[0]!r}: this policy has {', '.join(known)}")
         self.driver, self.config, self.norm, self.arm, self.steps, self.solver, self.off, self.swap, self.noise, self.robot = driver.eval(), config, norm, arm, steps, solver, tuple(off), tuple(swap), noise, robot
         self.generator, self.about, self.spare = torch.Generator().manual_seed(seed), about or {}, {}

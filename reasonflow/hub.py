@@ -27,12 +27,15 @@ def kind_of(folder) -> str: # one of `KINDS`
 # %% ../nbs/foundations/hub.ipynb #fcfdec66
 def tensors_in(folder) -> dict: # name: shape, of every weight file
     "Names and shapes from the heads of a folder's safetensors files; where `base.json` says that a model lies in codes or partly elsewhere, it is put together"
-    out, whole = {}, Path(folder)/"base.json"
+    out, whole, config = {}, Path(folder)/"base.json", json.loads(c.read_text()) if (c := Path(folder)/"config.json").exists() else {}
     for path in sorted(Path(folder).glob("*.safetensors")):
         where = "" if path.stem.startswith("model") or path.stem == "expert" else f"{path.stem}/"
         if path.stem == "model" and whole.exists():
             from reasonflow.backbone import weights_of
             out |= {k: v.shape for k, v in weights_of(folder).items()}; continue
+        if path.stem == "model" and config.get("squeezed"):
+            from reasonflow.qwenpi import packed_weights
+            out |= {k: v.shape for k, v in packed_weights(folder).items()}; continue
         with open(path, "rb") as f: head = json.loads(f.read(struct.unpack("<Q", f.read(8))[0]))
         out |= {where + k: v["shape"] for k, v in head.items() if k != "__metadata__"}
     return out
@@ -131,6 +134,10 @@ def package(checkpoint, # folder, or shipped name
             save_file({k: v.contiguous() for k, v in weights_of(folder).items() if k != "lm_head.weight"} , tmp/"model.safetensors", metadata={"format": "pt"})      # tied; not stored twice
         if kind == "policy":
             config = json.loads((folder/"config.json").read_text()); told = []
+            if config.pop("squeezed", None):                       # whole, and without what it began with
+                from safetensors.torch import save_file
+                from reasonflow.qwenpi import packed_weights
+                save_file(packed_weights(folder), tmp/"model.safetensors"); config = {k: v for k, v in config.items() if k not in ("start", "start_weights")}
             for what in ("student", "vlm"):
                 if what not in config: continue
                 name = (others or {}).get(what) or config[what]

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['Read', 'QWEN3_VL_4B', 'TINY', 'AdaNorm', 'CrossAttention', 'Wide', 'FeedForward', 'LayerBlock', 'cos_sin', 'sin_cos',
-           'TimeEncoder', 'LayerDiT', 'TwoLayers', 'ActionEncoder', 'QwenPIConfig', 'LayerwiseHead', 'QwenPI',
-           'published', 'head_for', 'published_optimizer', 'state_bins', 'with_state', 'load_published', 'tower_reader',
-           'Pictures', 'prepare_pictures', 'PictureCollator', 'scales', 'Films', 'Evenly', 'losses_on', 'QwenPolicy',
-           'save_qwenpi', 'load_qwenpi']
+           'TimeEncoder', 'LayerDiT', 'TwoLayers', 'ActionEncoder', 'QwenPIConfig', 'LayerwiseHead', 'by_rows',
+           'Pointer', 'QwenPI', 'published', 'head_for', 'published_optimizer', 'state_bins', 'with_state',
+           'load_published', 'tower_reader', 'Pictures', 'prepare_pictures', 'PictureCollator', 'scales', 'Films',
+           'Evenly', 'losses_on', 'QwenPolicy', 'stepped', 'packed_weights', 'save_qwenpi', 'load_qwenpi']
 
 # %% ../nbs/03_qwenpi.ipynb #b3000003
 import json, math
@@ -23,11 +23,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration, get_cosine_with_min_lr_schedule_with_warmup
-from .backbone import Collator, bare, load, patchify, prompts
+from .backbone import Collator, bare, load, loose, patchify, prompts, squeezed
 from .distill import after, embed, load_student
 from .episodes import BadEpisode, EpisodeSet, Normalizer, chunk, normalization, read_normalization, statistics
-from .expert import ChunkPolicy, Looks, Sight, aim_of, by_parts, chance_of, flow_loss, guided, integrate, left_out, relit, rests, sample_time
-from .runs import atomic_folder, pack, unpack, weights_hash
+from .expert import ChunkPolicy, SPOTS, Looks, Sight, aim_of, by_parts, chance_of, flow_loss, guided, in_wrist, integrate, left_out, lies_at, points_loss, relit, rests, sample_time, tip_in_image
+from .runs import atomic_folder, find_checkpoint, pack, unpack, weights_hash
 
 # %% ../nbs/03_qwenpi.ipynb #b3000005
 class AdaNorm(nn.Module):
@@ -120,6 +120,7 @@ class QwenPIConfig:
     mean: bool = False                 # is one of the draws no noise at all, as for the adapter? not in the published training
     thoughts: int = 0                  # vectors of a student's thought behind the prompt: six latents and five spatial tokens, or none, as published
     aim: bool = False                  # does the last vector say where the fingertips will be, and the head hear it? not in the published model
+    pointing: bool = False             # does the last vector point at places in the pictures, and say its aim by them and the arm's numbers? not in the published model
     views: int = 2                     # pictures a look has: front and wrist, or the front alone
 
     @property
@@ -143,8 +144,27 @@ class LayerwiseHead(nn.Module):
         for block, k in zip(self.model.transformer_blocks, keys): h = block(h, k, time, mask)
         return self.action_decoder(h)[:, -x.shape[1]:]
 
+# %% ../nbs/03_qwenpi.ipynb #b3000090
+def by_rows(cells, merge): # (cells²,) integers
+    "At which patch of the vision tower, which goes by blocks of merge × merge, the n-th patch of a picture row by row stands"
+    return torch.arange(cells*cells).view(cells//merge, cells//merge, merge, merge).permute(0, 2, 1, 3).flatten()
+
+class Pointer(nn.Module):
+    "Points at places in each picture: a vector of the language model asks, the patches of the vision tower answer (spatial softmax: arXiv 1504.00702)"
+    def __init__(self, d, seen, views, key=64):
+        super().__init__()
+        self.views, self.key = views, key
+        self.ask, self.answer, self.place = nn.Sequential(nn.LayerNorm(d), nn.Linear(d, views*SPOTS*key)), nn.Sequential(nn.LayerNorm(seen), nn.Linear(seen, key)), nn.Linear(3, key)
+    def forward(self, said, patches): # (B, d), (B, views, cells², seen) row by row; (B, views, SPOTS, cells²) logits and (B, views, SPOTS, 2) in −1..1
+        cells = math.isqrt(patches.shape[2]); axis = (torch.arange(cells, device=said.device) + .5)/cells*2 - 1
+        grid = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), -1).flatten(0, 1)
+        ask, keys = self.ask(said).unflatten(1, (self.views, SPOTS, self.key)), self.answer(patches) + self.place(torch.cat([grid, (grid**2).sum(1, keepdim=True)], 1))
+        with torch.autocast(said.device.type, enabled=False):                       # coordinates are not rounded
+            logits = 4/self.key**.5*(ask.float() @ keys.float().mT)
+            return logits, logits.softmax(-1) @ grid
+
 # %% ../nbs/03_qwenpi.ipynb #b3000008
-Read = namedtuple("Read", "layers mask aim hidden")     # (B, S, width) for each block; (B, S) True where there is a token; (B, 16) where the fingertips will be, or None; (B, S + n, d) what each layer of the language model said
+Read = namedtuple("Read", "layers mask aim hidden pointed where")     # (B, S, width) for each block; (B, S) True where there is a token; (B, 16) where the fingertips will be, or None; (B, S + n, d) what each layer of the language model said; logits and places as of `Pointer`, or None
 
 class QwenPI(nn.Module):
     "A vision-language model, a projector for each of its layers, and the head"
@@ -155,13 +175,47 @@ class QwenPI(nn.Module):
         self.action_model = LayerwiseHead(config)
         self.project_layers = nn.ModuleList(nn.Sequential(nn.LayerNorm(config.vlm), nn.Linear(config.vlm, config.width)) for _ in range(config.layers))
         if config.aim: self.aim, self.hear = (nn.Sequential(nn.LayerNorm(a), nn.Linear(a, config.width), nn.SiLU(), nn.Linear(config.width, b)) for a, b in ((config.vlm, 16), (16, config.width)))
+        if config.pointing:
+            see = bare(vlm).config.vision_config; n = 2*SPOTS*config.views
+            self.pointer = Pointer(config.vlm, see.hidden_size, config.views)
+            self.correct = nn.Sequential(nn.Linear(config.vlm + config.state + n, 2*config.width), nn.SiLU(), nn.Linear(2*config.width, 2*config.width), nn.SiLU(), nn.Linear(2*config.width, 16)); self.hear_points = nn.Linear(n, config.width)
+            self.trust = nn.Sequential(nn.Linear(config.vlm + config.state + n + n//2, 2*config.width), nn.SiLU(), nn.Linear(2*config.width, SPOTS*(1 + config.views)))
+            for last in (self.correct[-1], self.hear_points, self.trust[-1]): nn.init.zeros_(last.weight); nn.init.zeros_(last.bias)
+            self.trust[-1].bias.data.view(SPOTS, -1)[:, 0] = 2.                                                # at first it leans on what the last vector says
+
+    def patches(self, batch): # what the vision tower says of each picture (N, …, d), as `embed` takes it; of each patch row by row (B, views, cells², d)
+        net, grid = bare(self.qwen_vl_interface.model), batch["image_grid_thw"]; see, views = net.config.vision_config, self.action_model.config.views
+        out = net.model.get_image_features(batch["pixel_values"], grid, return_dict=True); cells = int(grid[0, 1])
+        return torch.cat(list(out.pooler_output)), out.last_hidden_state.view(-1, views, cells*cells, see.hidden_size)[:, :, by_rows(cells, see.spatial_merge_size).to(grid.device)]
+
+    def aim_at(self, said, numbers, patches, swap=False): # (B, d), (B, 2, state) scaled and in m and rad, as of `patches`, another look's; aim (B, 16), logits, places
+        "What the last vector says, put right by where it points in the pictures: each point lies somewhere on the table, and how far either camera is to be trusted is learnt"
+        aim = self.aim(said) if self.action_model.config.aim else None
+        if patches is None: return aim, None, None
+        pointed, where = self.pointer(said, patches)
+        if swap: where = where.roll(1, 0)
+        scaled, state = numbers.to(said).unbind(1); told = torch.cat([F.layer_norm(said, said.shape[-1:]), scaled, where.flatten(1).to(said)], 1)
+        aim = (aim + self.correct(told)).float().view(-1, 4, 4); sharp = pointed.softmax(-1).amax(-1)
+        share = self.trust(torch.cat([told, sharp.flatten(1).to(told)], 1)).float().view(-1, SPOTS, 1 + where.shape[1]).softmax(-1)
+        with torch.autocast(said.device.type, enabled=False):
+            state, height = state.float(), state[:, None, 2].float() + .1*aim[:, :SPOTS, 2]
+            seen = [((lies_at((w + 1)/2, state, height, camera) - state[:, None, :2])/.1).clamp(-5, 5) for camera, w in zip(("front", "wrist"), where.float().unbind(1))]
+            flat = (share[..., None]*torch.stack([aim[:, :SPOTS, :2], *seen], 2)).sum(2)
+        return torch.cat([torch.cat([flat, aim[:, :SPOTS, 2:]], 2), aim[:, SPOTS:]], 1).flatten(1), pointed, where
+
+    def heard(self, read, swap=False): # what joins the time (B, width)
+        turn = lambda x: x.roll(1, 0) if swap else x
+        return (self.hear(turn(read.aim).to(self.hear[1].weight.dtype)) if read.aim is not None else 0.) + (self.hear_points(turn(read.where).flatten(1).to(read.aim)) if read.where is not None else 0.)
 
     def hand_over(self, hidden): return hidden       # what the head is given of the language model's layers, a list of (B, S, d)
 
-    def read(self, batch, behind=None): # a `Read`; `behind` (B, n, d): vectors that the language model reads last, and the head does not
+    def read(self, batch, behind=None, pointing="on"): # a `Read`; `behind` (B, n, d): vectors that the language model reads last, and the head does not; "off" and "swap": its pointing taken away, or that of another look
         "What each block will ask: the last hidden states of the language model, projected"
         net, more = bare(self.qwen_vl_interface.model).model, dict(output_hidden_states=True, use_cache=False)
-        mask = batch["attention_mask"]
+        mask, c, patches, numbers = batch["attention_mask"], self.action_model.config, None, batch.get("numbers"); batch = {k: v for k, v in batch.items() if k != "numbers"}
+        if c.pointing:
+            if "pixel_values" not in batch: raise ValueError("a policy that points needs the pictures themselves, not what a resting vision tower made of them: `prepare_pictures(…, rest=False)` keeps them")
+            seen, patches = self.patches(batch); batch = batch | dict(seen=seen)
         more_tokens = [x for x in (batch.get("thoughts"), behind) if x is not None]                     # a student's thoughts stand behind the prompt
         if more_tokens or "seen" in batch:                                                              # what a resting vision tower made of the pictures
             e, mask, positions = embed(self.qwen_vl_interface.model, batch)
@@ -172,7 +226,8 @@ class QwenPI(nn.Module):
         if len(out.hidden_states) < n: raise ValueError(f"{len(out.hidden_states)} hidden states for {n} blocks: this head is for a deeper model")
         stop = mask.shape[1] - (0 if behind is None else behind.shape[1])
         given = self.hand_over([h[:, :stop] for h in out.hidden_states[-n:]])
-        return Read([p(h.to(p[1].weight.dtype)) for p, h in zip(self.project_layers, given)], mask[:, :stop].bool(), self.aim(given[-1][:, -1]) if self.action_model.config.aim else None, out.hidden_states)
+        aim, pointed, where = self.aim_at(given[-1][:, -1], numbers, patches if pointing != "off" else None, pointing == "swap")
+        return Read([p(h.to(p[1].weight.dtype)) for p, h in zip(self.project_layers, given)], mask[:, :stop].bool(), aim, out.hidden_states, pointed, where)
 
     def groups(self, lr): # for an optimiser
         "The head learns at `lr`, the language model at less; matrices by Muon, the rest by AdamW"
@@ -182,28 +237,31 @@ class QwenPI(nn.Module):
         some = lambda is_slow, muon: [p for p in self.parameters() if p.requires_grad and (id(p) in slow) == is_slow and (id(p) in matrices) == muon]
         return [dict(params=some(is_slow, muon), lr=lr*self.action_model.config.slow if is_slow else lr, muon=muon) for is_slow in (False, True) for muon in (True, False)]
 
-    def forward(self, batch, actions, real=None, aim=None): return self.loss(batch, actions, real, self.draws, aim)
+    def forward(self, batch, actions, real=None, aim=None, spots=None): return self.loss(batch, actions, real, self.draws, aim, spots)
 
-    def loss(self, batch, actions, real=None, draws:int=8, aim=None): # (B, H, 7) scaled, (B, 16) as of `aim_of`
+    def loss(self, batch, actions, real=None, draws:int=8, aim=None, spots=None): # (B, H, 7) scaled, (B, 16) as of `aim_of`, (B, views, SPOTS, 2) in 0..1
         "Flow matching; what the language model says is used for `draws` noises and times"
-        return self.action_loss(self.read(batch), actions, real, draws, aim)
+        return self.action_loss(self.read(batch), actions, real, draws, aim, spots)
 
-    def action_loss(self, read, actions, real=None, draws:int=8, aim=None):
+    def action_loss(self, read, actions, real=None, draws:int=8, aim=None, spots=None):
         a, r = actions.repeat(draws, 1, 1), None if real is None else real.repeat(draws, 1)
         c = self.action_model.config; noise, t = torch.randn_like(a), sample_time((len(a),), device=a.device, shift=c.shift)
         if c.mean and draws > 1: noise[:len(actions)], t[:len(actions)] = 0, 0
         x = (1 - t[:, None, None])*noise + t[:, None, None]*a
         keys = [tuple(k.repeat(draws, 1, 1, 1) for k in kv) for kv in self.action_model.keys(read.layers)]
-        heard = self.hear(read.aim).repeat(draws, 1) if c.aim else 0.
+        heard = self.heard(read).repeat(draws, 1) if c.aim else 0.
         loss = flow_loss(self.action_model(x, t, keys, read.mask.repeat(draws, 1), heard), noise, a, r)
-        return loss + .3*F.smooth_l1_loss(read.aim.float(), aim) if c.aim and aim is not None else loss
+        if c.aim and aim is not None: loss = loss + .3*F.smooth_l1_loss(read.aim.float(), aim)
+        if read.pointed is None or spots is None: return loss
+        cells = math.isqrt(read.pointed.shape[-1]); spots = spots.float()
+        return loss + .05*points_loss(read.pointed, spots, spots*cells - .5, cells)
 
     @torch.no_grad()
-    def act(self, batch, noise=None, steps:int=4, solver="euler", off=(), swap=(), planned=None, weight=None): # (B, H, 7) scaled; of the conditions, 'aim' alone is taken away here
+    def act(self, batch, noise=None, steps:int=4, solver="euler", off=(), swap=(), planned=None, weight=None): # (B, H, 7) scaled; of the conditions, 'aim' and 'pointing' are taken away here
         "A chunk for each prompt; keys are computed once for all steps"
-        read = self.read(batch)
+        read = self.read(batch, pointing="off" if "pointing" in off else "swap" if "pointing" in swap else "on")
         keys, c, heard = self.action_model.keys(read.layers), self.action_model.config, 0.
-        if c.aim and "aim" not in off: heard = self.hear(read.aim.roll(1, 0) if "aim" in swap else read.aim)
+        if c.aim and "aim" not in off: heard = self.heard(read, "aim" in swap)
         if noise is None: noise = torch.randn(len(read.mask), c.horizon, c.actions, device=read.mask.device, dtype=read.layers[0].dtype)
         velocity = lambda x, t: self.action_model(x, t, keys, read.mask, heard)
         return integrate(velocity if planned is None else guided(velocity, planned, weight), noise, steps, solver)
@@ -254,13 +312,13 @@ def load_published(policy, state:dict): # name: tensor, as in the published file
     return policy
 
 # %% ../nbs/03_qwenpi.ipynb #b3000015
-def tower_reader(vlm, every, rest, student=None):
+def tower_reader(vlm, every, rest, student=None, end=False):
     "A function from a recording to both cameras' pictures, or to what a resting vision tower makes of them; and to what a student thinks of the first"
     model, processor = load(vlm); eyes = Collator(processor)
     if student: both, own = load_student(student); sight = Sight(both.student, own)
     @torch.no_grad()
     def read(r):
-        steps = r.looks(every); row = dict(step=torch.tensor(steps))
+        steps = np.union1d(r.looks(every), [len(r) - 1]) if end else r.looks(every); row = dict(step=torch.tensor(steps))
         if student: t = sight.think(r.images["image"][:1], [r.task]); row |= {k: getattr(t, k).half().expand(len(steps), -1, -1) for k in ("latents", "points")}
         both = np.concatenate([eyes.frames(r.images[k][steps]) for k in ("image", "wrist_image")])
         if not rest: return row | dict(frames=torch.tensor(both).unflatten(0, (2, -1)).transpose(0, 1).contiguous())
@@ -271,15 +329,16 @@ def tower_reader(vlm, every, rest, student=None):
 
 class Pictures(Looks):
     "What is seen at each look, with instruction, state, aim, and the student's first thought if there is one"
-    def _row(self, r, e, step): return super()._row(r, e, step) | dict(aim=aim_of(r.states, r.actions, step)[0])
-    def __getitem__(self, i): return super().__getitem__(i) | dict(task=self.moment(i)[0].task, aim=self.facts["aim"][i]) | {k: self.all[k][i] for k in ("seen", "frames", "latents", "points") if k in self.all}
+    def _row(self, r, e, step): aim, points = aim_of(r.states, r.actions, step); return super()._row(r, e, step) | dict(aim=aim, spots=np.stack([tip_in_image(points), in_wrist(points, r.states[step])]).astype(np.float32))
+    def __getitem__(self, i): return super().__getitem__(i) | dict(task=self.moment(i)[0].task, states=self.facts["states"][i], aim=self.facts["aim"][i], spots=self.facts["spots"][i]) | {k: self.all[k][i] for k in ("seen", "frames", "latents", "points") if k in self.all}
 
 def prepare_pictures(folder, data, vlm, every:int=4, rest:bool=True, # does the vision tower rest? Then what it makes of the pictures is kept, else they are
                      student=None, # who thinks (folder or shipped name), if anybody does
+                     end:bool=False, # the last step too, whatever `every` says? How to stand still when all is done
                      per_part:int=50, workers:int=2, progress=True):
     "What the recordings in `data` (folder of a LeRobotDataset) show to `vlm` (folder or shipped name)"
-    thinker = dict(student=student) if student else {}
-    by_parts(folder, data, tower_reader, dict(vlm=str(vlm), every=every, rest=rest) | thinker, per_part, workers, progress, vlm=weights_hash(vlm), every=every, rest=rest, **{k: weights_hash(s) for k, s in thinker.items()})
+    thinker, end = dict(student=student) if student else {}, dict(end=True) if end else {}
+    by_parts(folder, data, tower_reader, dict(vlm=str(vlm), every=every, rest=rest) | thinker | end, per_part, workers, progress, vlm=weights_hash(vlm), every=every, rest=rest, **{k: weights_hash(s) for k, s in thinker.items()}, **end)
     return Pictures(folder, data)
 
 class PictureCollator:
@@ -294,8 +353,9 @@ class PictureCollator:
         chance = chance_of(torch.stack([i["actions"] for i in items]))
         batch = prompts(self.collate, [dict(frames=self.frames(i, chance), human=with_state(i["task"], i["state"].numpy())) for i in items])
         if "seen" in items[0]: batch = {k: v for k, v in batch.items() if k != "pixel_values"} | dict(seen=torch.cat([i["seen"].float().flatten(0, 1) for i in items]))
+        batch["numbers"] = torch.stack([torch.stack([i["state"], torch.as_tensor(i.get("states", i["state"]))]) for i in items])
         if "latents" in items[0]: batch["thoughts"] = left_out(torch.stack([torch.cat([i["latents"], i["points"]]) for i in items]).float(), self.vary, chance)
-        return dict(batch=batch, **{k: torch.stack([i[k] for i in items]) for k in ("actions", "real", "aim") if k in items[0]})
+        return dict(batch=batch, **{k: torch.stack([i[k] for i in items]) for k in ("actions", "real", "aim", "spots") if k in items[0]})
 
 # %% ../nbs/03_qwenpi.ipynb #b3000081
 def scales(data, most:int=1000) -> dict: # statistics of "action" and "observation.state" with their quantiles
@@ -364,21 +424,38 @@ class QwenPolicy(ChunkPolicy):
 
     def look(self, observations, slots): # a batch of prompts
         images, wrists, tasks, states = self.shown(observations)
-        states = [None]*len(tasks) if "state" in self.off else self.arm(states)
+        raw, states = states, [None]*len(tasks) if "state" in self.off else self.arm(states)
         batch = prompts(self.collate, [dict(frames=[i] if w is None else [i, w], human=with_state(t, s)) for i, w, t, s in zip(images, wrists, tasks, states)])
+        if self.config.pointing: batch["numbers"] = torch.as_tensor(np.zeros((len(tasks), 2, self.config.state)) if "state" in self.off else np.stack([states, raw], 1)).float()
         return batch if self.sight is None else batch | dict(thoughts=self.thoughts(images, tasks, slots))
+
+def stepped(packed, start, sign): # as of `pack`, {name: tensor}, −1 or +1
+    "Bytes less, or plus, those of a policy that it began with, on the same scale; they wrap around, so that one way undoes the other"
+    on = lambda k: (start[k].float()/packed[f"{k}.scale"].reshape(-1, *[1]*(start[k].dim() - 1))).round().int()
+    return {k: (q.int() + sign*on(k)).to(torch.uint8).view(torch.int8) if q.dtype == torch.int8 and k in start else q for k, q in packed.items()}
+
+def packed_weights(path) -> dict: # {name: tensor}
+    "What `save_qwenpi` kept in a folder, as `pack` made it"
+    path = Path(path); about = json.loads((path/"config.json").read_text()); packed = loose(load_file(path/"model.safetensors"), about.get("squeezed", {}))
+    if not (start := about.get("start")): return packed
+    if (found := weights_hash(start)) != about["start_weights"]: raise ValueError(f"{path} is kept as steps from {start} ({about['start_weights']}); what that name means now is another ({found})")
+    return stepped(packed, unpack(packed_weights(find_checkpoint(start))), +1)
 
 def save_qwenpi(folder, policy, vlm:str, # folder or shipped name of what it began with
                 student=None, # likewise of who thinks
-                card="", packed=False, # a byte a weight?
+                card="", packed=False, # a byte a weight at most, as Huffman codes?
+                start=None, # a policy (shipped name) from which bytes are kept as steps
                 others=()): # further data sets' (robot, normaliser of actions, of states)
     "What was learnt, statistics, card, and what it began with; the folder appears whole or not at all"
     began, own = load(vlm)[0].state_dict(), policy.driver.state_dict()
     same = lambda k: (b := began.get(k.removeprefix("qwen_vl_interface.model."))) is not None and torch.equal(b, own[k].cpu())
     bases = {k: v for k, name in (("vlm", vlm), ("student", student)) if name for k, v in ((k, str(name)), (f"{k}_weights", weights_hash(name)))}
     with atomic_folder(folder) as tmp:
-        learnt = {k: v.detach().cpu().contiguous() for k, v in own.items() if not same(k) and not k.endswith("lm_head.weight")}; save_file(pack(learnt) if packed else learnt, tmp/"model.safetensors")
-        (tmp/"config.json").write_text(json.dumps(dict(policy="qwenpi", **bases, head=asdict(policy.config), steps=policy.steps, solver=policy.solver, noise=policy.noise, robot=policy.robot, about=policy.about), indent=1))
+        learnt = {k: v.detach().cpu().contiguous() for k, v in own.items() if not same(k) and not k.endswith("lm_head.weight")}
+        if packed: learnt = pack(learnt)
+        if start: learnt = stepped(learnt, unpack(packed_weights(find_checkpoint(start))), -1); bases |= dict(start=start, start_weights=weights_hash(start))
+        learnt, codes = squeezed(learnt) if packed else (learnt, {}); save_file(learnt, tmp/"model.safetensors")
+        (tmp/"config.json").write_text(json.dumps(dict(policy="qwenpi", **bases, head=asdict(policy.config), steps=policy.steps, solver=policy.solver, noise=policy.noise, robot=policy.robot, about=policy.about, **(dict(squeezed=codes) if codes else {})), indent=1))
         (tmp/"normalization.json").write_text(normalization({name: n for robot, norm, arm in ((policy.robot, policy.norm, policy.arm), *others) for name, n in ((robot, norm), (f"{robot} state", arm))})); (tmp/"MODEL_CARD.md").write_text(card)
     return Path(folder)
 
@@ -389,7 +466,7 @@ def load_qwenpi(path, **kw) -> QwenPolicy:
         if k in about and (found := weights_hash(about[k])) != about[f"{k}_weights"]: raise ValueError(f"{path} began with {about[k]} ({about[f'{k}_weights']}); what that name means now is another ({found})")
     vlm, processor = load(about["vlm"])
     driver = QwenPI(vlm, QwenPIConfig(**about["head"]))
-    learnt = unpack(load_file(path/"model.safetensors"))
+    learnt = unpack(packed_weights(path))
     missing, more = driver.load_state_dict(learnt, strict=False)
     if more or (missing := [k for k in missing if not k.startswith("qwen_vl_interface.")]): raise ValueError(f"{path} does not fit its own configuration: {[*more, *missing][0]}")
     if "student" in about: both, own = load_student(about["student"]); kw["sight"] = Sight(both.student, own)

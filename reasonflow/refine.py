@@ -180,10 +180,10 @@ class RefinedPI(CoupledPI):
     def __init__(self, vlm, config, weight:float=.3, frozen:int=0, draws:int=4): # λ; how many of the lowest layers rest
         super().__init__(vlm, config, Coupling(), None, draws); self.weight = weight
         for layer in vlm.model.language_model.layers[:frozen]: layer.requires_grad_(False)
-    def forward(self, batch, actions, real=None, aim=None, words=None):
-        if not self.weight or words is None: return self.action_loss(self.read(batch), actions, real, self.draws, aim)
+    def forward(self, batch, actions, real=None, aim=None, spots=None, words=None):
+        if not self.weight or words is None: return self.action_loss(self.read(batch), actions, real, self.draws, aim, spots)
         read = with_words(self, batch, words)
-        return self.action_loss(read, actions, real, self.draws, aim) + self.weight*nats(self, read, words).sum()/(words >= 0).sum()
+        return self.action_loss(read, actions, real, self.draws, aim, spots) + self.weight*nats(self, read, words).sum()/(words >= 0).sum()
 
 class RefineLooks(SpaceLooks):
     "Looks with their reasons, or with those of another look"

@@ -139,6 +139,10 @@ def weights_hash(checkpoint):
         from safetensors.torch import save
         from reasonflow.backbone import weights_of
         parts[0] = save(weights_of(folder), {"format": "pt"})
+    elif (folder/"config.json").exists() and json.loads((folder/"config.json").read_text()).get("squeezed"):      # a policy in codes: as if it lay here as bytes
+        from safetensors.torch import save
+        from reasonflow.qwenpi import packed_weights
+        parts[0] = save(packed_weights(folder))
     if parts: return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 # %% ../nbs/foundations/runs.ipynb #c94390d7
