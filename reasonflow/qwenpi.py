@@ -176,6 +176,7 @@ class QwenPI(nn.Module):
         self.project_layers = nn.ModuleList(nn.Sequential(nn.LayerNorm(config.vlm), nn.Linear(config.vlm, config.width)) for _ in range(config.layers))
         if config.aim: self.aim, self.hear = (nn.Sequential(nn.LayerNorm(a), nn.Linear(a, config.width), nn.SiLU(), nn.Linear(config.width, b)) for a, b in ((config.vlm, 16), (16, config.width)))
         if config.pointing:
+            if not config.aim: raise ValueError("pointing puts an aim right: pointing=True needs aim=True")
             see = bare(vlm).config.vision_config; n = 2*SPOTS*config.views
             self.pointer = Pointer(config.vlm, see.hidden_size, config.views)
             self.correct = nn.Sequential(nn.Linear(config.vlm + config.state + n, 2*config.width), nn.SiLU(), nn.Linear(2*config.width, 2*config.width), nn.SiLU(), nn.Linear(2*config.width, 16)); self.hear_points = nn.Linear(n, config.width)
@@ -191,7 +192,7 @@ class QwenPI(nn.Module):
     def aim_at(self, said, numbers, patches, swap=False): # (B, d), (B, 2, state) scaled and in m and rad, as of `patches`, another look's; aim (B, 16), logits, places
         "What the last vector says, put right by where it points in the pictures: each point lies somewhere on the table, and how far either camera is to be trusted is learnt"
         aim = self.aim(said) if self.action_model.config.aim else None
-        if patches is None: return aim, None, None
+        if patches is None: return aim, None, None                  # published, or the pointing is taken away
         pointed, where = self.pointer(said, patches)
         if swap: where = where.roll(1, 0)
         scaled, state = numbers.to(said).unbind(1); told = torch.cat([F.layer_norm(said, said.shape[-1:]), scaled, where.flatten(1).to(said)], 1)
