@@ -447,7 +447,7 @@ def fast_bf16() -> bool:
     return getattr(torch.cpu, "_is_avx512_bf16_supported", bool)() or getattr(torch.cpu, "_is_amx_tile_supported", bool)()
 
 class MuonAdamW(torch.optim.Optimizer):
-    "Muon (Jordan et al., 2024) for matrices, AdamW for the rest: `groups` as for AdamW, with `muon=True` where it applies"
+    "Muon (Jordan et al., 2024) for matrices, AdamW for the rest, also for matrices that DeepSpeed has laid end to end: `groups` as for AdamW, with `muon=True` where it applies"
     def __init__(self, groups, lr=1e-3, weight_decay=0., momentum=.95, betas=(.9, .95), eps=1e-8, muon=False,
                  half:bool|None=None # orthogonalise in bfloat16? None: on a GPU only, for most CPUs emulate it, twenty times slower than float32
                 ):
@@ -460,7 +460,7 @@ class MuonAdamW(torch.optim.Optimizer):
         for g in self.param_groups:
             for p in g["params"]:
                 if p.grad is None: continue
-                (self._muon if g["muon"] else self._adamw)(p, p.grad, self.state[p], g)
+                (self._muon if g["muon"] and p.ndim == 2 else self._adamw)(p, p.grad, self.state[p], g)
         return loss
 
     def _muon(self, p, grad, state, g):

@@ -102,8 +102,8 @@ class CoupledPI(QwenPI):
         "Without what only training needs; low-rank updates are added to the weights"
         vlm = self.qwen_vl_interface.model
         out = QwenPI(vlm.merge_and_unload() if self.coupling.lora else vlm, self.action_model.config, self.draws)
-        for k in ("action_model", "project_layers", "aim", "hear"):
-            if hasattr(self, k): setattr(out, k, getattr(self, k))
+        for k, part in self.named_children():
+            if k in out._modules and k != "qwen_vl_interface": setattr(out, k, part)
         return out.eval()
 
 # %% ../nbs/04_coupling.ipynb #c4000015

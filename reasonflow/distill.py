@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file, load_model, save_model
+from safetensors.torch import load_file
 from torch import nn
 from tqdm.auto import tqdm
 from transformers import Qwen3Config, Qwen3ForCausalLM, Trainer, TrainingArguments
 from transformers.cache_utils import Cache, DynamicLayer, LinearAttentionLayer
 from .backbone import Collator, bare, freeze_eyes, load, make_optimizer, mark_answer, prompts, save
 from .grpo import kinds_of, read_buffer, reasoning_exam, reasoning_samples, resolved, sample_group, with_thought
-from .runs import NonFiniteLoss, Run, SafeTrainer, bootstrap, find_checkpoint, last_checkpoint, pack, seed_everything, unpack, wilson
+from .runs import ModuleTrainer, NonFiniteLoss, Run, bootstrap, find_checkpoint, last_checkpoint, pack, seed_everything, unpack, wilson
 from .sft import best_constant, ratio
 from .waypoints import SCALE, format_trajectory, parse_trajectory
 
@@ -265,7 +265,7 @@ class Distillation(nn.Module):
 # %% ../nbs/02_distill.ipynb #e2500026
 NEW = 3.     # how much faster what starts from nothing learns (the author: 10)
 
-class StudentTrainer(SafeTrainer, Trainer):
+class StudentTrainer(ModuleTrainer, Trainer):
     "`Trainer` for a `Distillation`"
     def __init__(self, model, args, record=None, **kw): self.record = record; super().__init__(model=model, args=args, **kw)
 
@@ -280,11 +280,6 @@ class StudentTrainer(SafeTrainer, Trainer):
             self.optimizer = make_optimizer([s.model], self.args.learning_rate, weight_decay=.01)
             self.optimizer.add_param_group(dict(params=[s.slots, *s.head.parameters(), *self.model.verbalizer.parameters()], lr=NEW*self.args.learning_rate, weight_decay=0.))
         return self.optimizer
-
-    def _save(self, output_dir=None, state_dict=None):
-        Path(output_dir or self.args.output_dir).mkdir(parents=True, exist_ok=True)
-        save_model(self.model, str(Path(output_dir or self.args.output_dir)/"model.safetensors"))       # knows tied weights
-    def _load_from_checkpoint(self, checkpoint, model=None): load_model(self.model, str(Path(checkpoint)/"model.safetensors"))
 
 def train_student(model, processor, rows, states, run, steps, batch, lr, latents=6, points=5, recipe=Recipe(), verbalizer=None, save_steps=None, seed=0, as_text=False, bottleneck=False, callbacks=(), **more):
     "Distil a teacher's buffer into `model`; goes on from the newest checkpoint in the run's folder if there is one; returns the `Distillation`"

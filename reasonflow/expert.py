@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file, load_model, save_file, save_model
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import default_collate
@@ -32,7 +32,7 @@ from .distill import Cached, embed, load_student
 from .episodes import BadEpisode, EpisodeSet, Normalizer, chunk, normalization, read_normalization
 from .evaluate import SUITES, recorded, run_trials, summary, trials_of, write_down
 from .records import Quarantine, prompt
-from .runs import Run, SafeTrainer, atomic_folder, find_checkpoint, fingerprint, last_checkpoint, pack, same_request, show, unpack, weights_hash, wilson
+from .runs import ModuleTrainer, Run, atomic_folder, find_checkpoint, fingerprint, last_checkpoint, pack, same_request, show, unpack, weights_hash, wilson
 from .world import WRIST, Scene, Tabletop
 
 # %% ../nbs/03_expert.ipynb #a3000005
@@ -592,7 +592,7 @@ class MomentCollator:
             out["before"] = dict(scene=self.moments.all["scene"][kept, -n:].float(), mask=self.moments.all["mask"][kept, -n:], there=used >= 0)
         return out
 
-class DriverTrainer(SafeTrainer, Trainer):
+class DriverTrainer(ModuleTrainer, Trainer):
     "`Trainer` for a `Driver`"
     def __init__(self, model, args, record=None, **kw): self.record = record; super().__init__(model=model, args=args, **kw)
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -601,10 +601,6 @@ class DriverTrainer(SafeTrainer, Trainer):
     def create_optimizer(self, model=None):
         if self.optimizer is None: self.optimizer = MuonAdamW(self.model.groups(self.args.learning_rate), weight_decay=1e-4, half=fast_bf16())
         return self.optimizer
-    def _save(self, output_dir=None, state_dict=None):
-        Path(output_dir or self.args.output_dir).mkdir(parents=True, exist_ok=True)
-        save_model(self.model, str(Path(output_dir or self.args.output_dir)/"model.safetensors"))
-    def _load_from_checkpoint(self, checkpoint, model=None): load_model(self.model, str(Path(checkpoint)/"model.safetensors"))
 
 def train_driver(driver, moments, run, steps:int, batch:int=64, lr:float=1e-3, seed:int=0, save_steps=None, callbacks=(), collate=None, vary:float=0.,
                  optimizers=(None, None), # and schedule; None: Muon and AdamW, cosine

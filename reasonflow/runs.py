@@ -7,7 +7,7 @@ __all__ = ['PRESETS', 'PACKAGES', 'STYLE', 'Preset', 'preset', 'seed_everything'
            'find_asset', 'hub_folder', 'find_checkpoint', 'weights_hash', 'versions', 'hardware', 'commit',
            'peak_memory', 'file_hash', 'fingerprint', 'Run', 'read_metrics', 'style', 'smooth', 'report', 'restore',
            'atomic_folder', 'flatten', 'save_state', 'load_state', 'same_request', 'NonFiniteLoss', 'SafeTrainer',
-           'last_checkpoint', 'pack', 'unpack']
+           'ModuleTrainer', 'last_checkpoint', 'pack', 'unpack']
 
 # %% ../nbs/foundations/runs.ipynb #10bb8d8a
 import hashlib, json, math, os, platform, random, shutil, subprocess, sys, time
@@ -44,14 +44,14 @@ PRESETS = {p.name: p for p in [
     Preset("tiny", "tiny-base", 144, "short", 3,
            {"base": dict(scenes=220, vision_steps=30, steps=15, batch=32, lr=1.5e-3), "sft": dict(episodes=300, steps=220, batch=24, lr=1.4e-3, eval=60, lean=.7, frozen_eyes=True),
             "grpo": dict(start="tiny-warm", episodes=160, warm_steps=0, warm_batch=24, warm_lr=9e-4, steps=24, eval=60, train=dict(prompts=8, group=8, lr=5e-5)),
-            "distill": dict(start="tiny-teacher", teacher="tiny-teacher", episodes=200, group=4, steps=90, batch=24, lr=9e-4, eval=60, bottleneck=False),
-            "expert": dict(student="tiny-student", families=("pick up",), without=("memory",), episodes=80, every=2, steps=800, batch=16, draws=2, lr=1.2e-3, eval=20),
-            "qwenpi": dict(vlm="tiny-student", student="tiny-student", families="pick up", episodes=80, every=4, steps=250, batch=16, draws=4, lr=1.2e-3, eval=20),
-            "coupling": dict(families=("pick up",), episodes=40, every=4, steps=60, batch=16, eval=8, held=8, workers=2),
+            "distill": dict(start="tiny-teacher", teacher="tiny-teacher", episodes=140, group=4, steps=60, batch=24, lr=9e-4, eval=60, bottleneck=False),
+            "expert": dict(student="tiny-student", families=("pick up",), without=("memory",), episodes=80, every=2, steps=640, batch=16, draws=2, lr=1.2e-3, eval=20),
+            "qwenpi": dict(vlm="tiny-student", student="tiny-student", families="pick up", episodes=80, every=4, steps=120, batch=16, draws=4, lr=1.2e-3, eval=20),
+            "coupling": dict(families=("pick up",), episodes=40, every=4, steps=40, batch=16, eval=8, held=8, workers=2),
             "libero": dict(vlm="tiny-student", start="tiny-qwenpi", suite="libero_goal", tasks="put_the_bowl_on_the_stove,put_the_bowl_on_the_plate", episodes=6, every=4, steps=40, batch=16, draws=4, lr=1.2e-3, vary=.1, eval=4, workers=2),
             "rl": dict(start="tiny-policy", families="pick up,put on,put into", way_kw=(("low", .03), ("high", .06)), rounds=3, scenes=6, group=4, every=3, episodes=30),
             "attention": dict(scenes=24, drives=16), "failure": dict(rides=90, films=4, promise=.1),
-            "refine": dict(families=("pick up",), episodes=40, every=4, steps=60, batch=16, eval=8, held=8, workers=2)}),
+            "refine": dict(families=("pick up",), episodes=40, every=4, steps=40, batch=16, eval=8, held=8, workers=2)}),
     Preset("small", "Qwen/Qwen3.5-0.8B", 448, "card", 8, {"sft": dict(episodes=4000, steps=4000, batch=1, accumulate=8, lr=2e-5, eval=200, lora=16, more=dict(gradient_checkpointing=True)),
             "grpo": dict(start="Qwen/Qwen3.5-0.8B", episodes=1000, warm_steps=200, warm_batch=8, warm_lr=2e-5, steps=200, eval=100, lora=16, train=dict(prompts=1, group=4, lr=1e-5, gradient_accumulation_steps=4, iterations=1, max_length=512, gradient_checkpointing=True)),
             "distill": dict(start="Qwen/Qwen3.5-0.8B", teacher="Qwen/Qwen3.5-0.8B", episodes=500, group=4, steps=1500, batch=4, lr=1e-4, eval=100, bottleneck=True)}),
@@ -360,6 +360,8 @@ class SafeTrainer:
     "Mixin before a `transformers.Trainer`: atomic checkpoints without pickles, exact resume, a stop at a non-finite loss, metrics as JSON lines"
     record = None                                 # a `Run`
     def __init__(self, *args, **kw):
+        asked = next((a for a in (*args, *kw.values()) if hasattr(a, "per_device_train_batch_size")), None)
+        if asked is not None and asked.deepspeed_plugin is not None: asked.bf16 = False                                      # its own autocast does that; see configs/accelerate/zero2.json
         super().__init__(*args, **kw)
         from transformers.trainer_callback import PrinterCallback, ProgressCallback
         for c in self.callback_handler.callbacks:
@@ -396,11 +398,12 @@ class SafeTrainer:
         super()._save(output_dir, state_dict)
         (Path(output_dir or self.args.output_dir)/"training_args.bin").unlink(missing_ok=True)     # a pickle; the manifest holds the same
 
+    def in_shares(self): return self.is_deepspeed_enabled or self.is_fsdp_enabled                    # of several processes, which then keep them in the engine's own files
     def _save_optimizer_and_scheduler(self, output_dir):
-        if self.is_deepspeed_enabled or self.is_fsdp_enabled: return super()._save_optimizer_and_scheduler(output_dir)       # shares of several processes: the engine's own files
-        if self.args.should_save: save_state(Path(output_dir)/"training_state", self.optimizer, self.lr_scheduler, step=self.state.global_step)
+        if self.in_shares(): super()._save_optimizer_and_scheduler(output_dir)
+        if self.args.should_save: save_state(Path(output_dir)/"training_state", *(() if self.in_shares() else (self.optimizer, self.lr_scheduler)), step=self.state.global_step)
     def _load_optimizer_and_scheduler(self, checkpoint):
-        if self.is_deepspeed_enabled or self.is_fsdp_enabled: return super()._load_optimizer_and_scheduler(checkpoint)
+        if self.in_shares(): return super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint: load_state(Path(checkpoint)/"training_state", self.optimizer, self.lr_scheduler)
     def _save_rng_state(self, output_dir): pass                                                    # saved with the optimizer
     def _load_rng_state(self, checkpoint):
@@ -420,6 +423,18 @@ class SafeTrainer:
             save_file({k: v.detach().cpu().contiguous() for k, v in self.batch_of(kept).items() if hasattr(v, "detach")}, path)
             raise NonFiniteLoss(f"the loss is {float(loss)} at step {self.state.global_step}: the batch is in {path}; lower the learning rate, or look at that batch")
         return loss
+
+class ModuleTrainer(SafeTrainer):
+    "`SafeTrainer` for a module of our own: all its weights in one file, tied ones once"
+    def _save(self, output_dir=None, state_dict=None):                                             # `state_dict`: whole weights, where processes hold shares or lay them end to end
+        from safetensors.torch import save_file
+        folder, first = Path(output_dir or self.args.output_dir), {}
+        for k, v in self.model.state_dict(keep_vars=True).items(): first.setdefault(id(v), (k, v))
+        folder.mkdir(parents=True, exist_ok=True); save_file({k: (state_dict or {}).get(k, v).detach().cpu().contiguous().clone() for k, v in first.values()}, folder/"model.safetensors")
+    def _load_from_checkpoint(self, checkpoint, model=None):
+        from safetensors.torch import load_model                                                    # knows tied weights
+        load_model(self.model, Path(checkpoint)/"model.safetensors")
+
 
 # %% ../nbs/foundations/runs.ipynb #b64c11a3
 def last_checkpoint(folder):

@@ -312,7 +312,10 @@ def test_waiting_is_measured_and_logged(tmp_path):
 
 def start(processes): return ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]      # what accelerate starts on GPUs; on a CPU it would ask for MPI
 
-def trained(folder, processes=1, steps=4, batch=4, accumulate=1, lora=0, stop=None, **more):
+ZERO2 = dict(ACCELERATE_USE_DEEPSPEED="true", ACCELERATE_DEEPSPEED_ZERO_STAGE="2")                                    # in float32, to compare
+ENGINES = {"ddp": {}, "zero2": dict(ACCELERATE_USE_DEEPSPEED="true", ACCELERATE_DEEPSPEED_CONFIG_FILE=str(ROOT/"configs"/"accelerate"/"zero2.json"))}     # what `accelerate launch --config_file configs/accelerate/….yaml` sets
+
+def trained(folder, processes=1, steps=4, batch=4, accumulate=1, lora=0, stop=None, env={}, **more):
     "Stage 1's trainer at smoke size on so many processes; losses and gradient norms by step"
     import os, subprocess, sys, textwrap
     from reasonflow.runs import read_metrics
@@ -338,12 +341,12 @@ def trained(folder, processes=1, steps=4, batch=4, accumulate=1, lora=0, stop=No
             def patched(self, *a, **k): init(self, *a, **k); self.add_callback(Stop())
             sft.GroundingTrainer.__init__ = patched
         t = train_sft(model, processor, rows, Run("sft", {str(folder)!r}), {steps}, {batch}, 1e-3, {accumulate}, save_steps=2, disable_tqdm=True, report_to="none", log_steps=1, **{more!r})
-        if t.is_world_process_zero(): print("of", t.args.world_size, "processes")
+        if t.is_world_process_zero(): print("of", t.args.world_size, "processes,", t.accelerator.distributed_type)
     """)
     script = Path(f"{folder}.py"); script.write_text(code)
-    r = subprocess.run([sys.executable, *([] if processes == 1 else start(processes)), str(script)], capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false"))
+    r = subprocess.run([sys.executable, *([] if processes == 1 else start(processes)), str(script)], capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])), OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false") | env)
     assert r.returncode == 0, r.stderr[-3000:]
-    assert f"of {processes} processes" in r.stdout, r.stdout
+    assert f"of {processes} processes" in r.stdout and ("DEEPSPEED" in r.stdout) == (env == ZERO2), r.stdout
     return {m["step"]: (m["loss"], m["grad_norm"]) for m in read_metrics(folder) if "grad_norm" in m}
 
 def close(a, b, rel=2e-3): return set(a) == set(b) and all(abs(x - y) <= rel*abs(x) for k in a for x, y in zip(a[k], b[k]))
@@ -364,6 +367,16 @@ def test_goes_on_with_another_number_of_processes(tmp_path):
     names = sorted(p.name for p in (tmp_path/"cut"/"checkpoints").iterdir()); assert names == ["checkpoint-2"], names           # whole, nothing left over
     again = trained(tmp_path/"cut", 1, batch=4); assert close(whole, again), (whole, again)
     back = tmp_path/"back"; trained(back, 1, batch=4, stop=2); assert close(whole, trained(back, 2, batch=2))
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="needs deepspeed: pip install deepspeed")
+def test_zero2_equals_one_process(tmp_path):
+    "DeepSpeed on two CPU processes: the losses of one process with adapters, also gone on with after a stop; whole matrices, which it lays end to end, are learnt by AdamW"
+    from reasonflow.runs import read_metrics
+    one = trained(tmp_path/"one", 1, batch=4, lora=4); two = trained(tmp_path/"two", 2, batch=2, lora=4, env=ZERO2); assert len(one) == 4 and close(one, two), (one, two)
+    trained(tmp_path/"cut", 2, batch=2, lora=4, stop=2, env=ZERO2); assert close(one, trained(tmp_path/"cut", 2, batch=2, lora=4, env=ZERO2))
+    assert [r["step"] for r in read_metrics(tmp_path/"cut") if "grad_norm" in r] == [1, 2, 3, 4]      # nothing was learnt twice
+    whole = trained(tmp_path/"whole", 2, batch=2, env=ZERO2); assert whole[4][0] < whole[1][0]
 
 @pytest.mark.slow
 def test_sharded_layers_give_the_same_losses(tmp_path):
@@ -429,11 +442,13 @@ def test_layers_computed_again_give_the_same_gradients():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage, more", [("sft", ["episodes=4"]), ("grpo", ["warm_steps=0"]), ("distill", []), ("expert", []), ("qwenpi", [])])
-def test_one_command_launches_a_stage(stage, more, tmp_path):
+@pytest.mark.parametrize("engine", ENGINES)
+def test_one_command_launches_a_stage(stage, more, engine, tmp_path):
     "Two processes over the notebook's cells; one checkpoint, one record"
     import os, subprocess, sys
+    if engine == "zero2" and importlib.util.find_spec("deepspeed") is None: pytest.skip("needs deepspeed: pip install deepspeed")
     r = subprocess.run([sys.executable, *start(2), "-m", "reasonflow.launch", stage, "preset=smoke", f"folder={tmp_path/'run'}", "steps=2", *more],
-                       cwd=ROOT, capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"))
+                       cwd=ROOT, capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])), OMP_NUM_THREADS="1") | ENGINES[engine])
     assert r.returncode == 0, r.stderr[-3000:]
     from reasonflow.runs import last_checkpoint
     assert last_checkpoint(tmp_path/"run"/"checkpoints").endswith("checkpoint-2")
