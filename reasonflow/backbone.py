@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['SPECIAL', 'QWEN_SIZES', 'QWEN3_5_4B', 'LORA_TARGETS', 'DIGITS', 'train_tokenizer', 'FramesProcessor', 'FramesConfig',
            'make_processor', 'qwen_config', 'new_model', 'ranks', 'of_ranks', 'way', 'walked', 'squeezed', 'loose',
-           'best_dtype', 'load', 'weights_of', 'processor_for', 'slim', 'save', 'on_meta', 'module_table', 'add_lora',
-           'bare', 'patchify', 'mark_answer', 'Collator', 'NumberHead', 'Looking', 'answer_loss', 'fast_bf16',
-           'MuonAdamW', 'make_optimizer', 'quicken', 'freeze_eyes', 'prompts', 'answer', 'model_card']
+           'best_dtype', 'load', 'weights_of', 'processor_for', 'slim', 'save', 'stepped', 'stored', 'packed_weights',
+           'on_meta', 'module_table', 'add_lora', 'bare', 'patchify', 'mark_answer', 'Collator', 'NumberHead',
+           'Looking', 'answer_loss', 'fast_bf16', 'MuonAdamW', 'make_optimizer', 'quicken', 'freeze_eyes', 'prompts',
+           'answer', 'model_card']
 
 # %% ../nbs/foundations/backbone.ipynb #d360a128
 import hashlib, json, math, os, re, zlib
@@ -29,7 +30,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5VisionAttention, apply_rotary_pos_emb_vision
 from transformers.utils import logging as hf_logging
-from .runs import atomic_folder, find_checkpoint, weights_hash
+from .runs import atomic_folder, find_checkpoint, pack, unpack, weights_hash
 
 hf_logging.set_verbosity_error(); hf_logging.disable_progress_bar()    # its remarks on missing CUDA kernels are no news on a laptop
 
@@ -230,6 +231,32 @@ def save(folder, model, processor, card:str="", # MODEL_CARD.md
         for name, some in dict(tensors).items(): save_file({k: v.detach().cpu().contiguous() for k, v in some.items()}, tmp/f"{name}.safetensors")
         for name, text in {"MODEL_CARD.md": card, **dict(texts)}.items(): (tmp/name).write_text(text)
     return folder
+
+# %% ../nbs/foundations/backbone.ipynb #a11d0012
+def stepped(packed, start, sign): # as of `pack`, {name: tensor}, −1 or +1
+    "Bytes less, or plus, those of a policy that it began with, on the same scale; they wrap around, so that one way undoes the other"
+    on = lambda k: (start[k].float()/packed[f"{k}.scale"].reshape(-1, *[1]*(start[k].dim() - 1))).round().int()
+    return {k: (q.int() + sign*on(k)).to(torch.uint8).view(torch.int8) if q.dtype == torch.int8 and k in start else q for k, q in packed.items()}
+
+def stored(weights, packed=False, # a byte a weight at most, as Huffman codes?
+           start=None): # a policy (shipped name) from which bytes are kept as steps
+    "A policy's tensors as its file holds them, and what `config.json` has to say of it"
+    if start and not packed: raise ValueError("steps from another policy are bytes: packed=True")
+    facts = dict(start=start, start_weights=weights_hash(start)) if start else {}
+    if packed: weights = pack(weights)
+    if start: weights = stepped(weights, unpack(packed_weights(find_checkpoint(start))), -1)
+    weights, shapes = squeezed(weights) if packed else (weights, {})
+    return weights, facts | (dict(squeezed=shapes) if shapes else {})
+
+def packed_weights(path) -> dict: # {name: tensor}
+    "What `stored` was given, as `pack` made it if it did"
+    path = Path(path); about = json.loads((path/"config.json").read_text()); file = next((f for n in ("expert", "model") if (f := path/f"{n}.safetensors").exists()), None)
+    if file is None: raise FileNotFoundError(f"{path} holds no weights of a policy")
+    packed = loose(load_file(file), about.get("squeezed", {}))
+    if not (start := about.get("start")): return packed
+    if (found := weights_hash(start)) != about["start_weights"]: raise ValueError(f"{path} is kept as steps from {start} ({about['start_weights']}); what that name means now is another ({found})")
+    return stepped(packed, unpack(packed_weights(find_checkpoint(start))), +1)
+
 
 # %% ../nbs/foundations/backbone.ipynb #81ea551f
 QWEN3_5_4B = dict(

@@ -27,12 +27,12 @@ from torch.nn import functional as F
 from torch.utils.data import default_collate
 from tqdm.auto import tqdm
 from transformers import Trainer, TrainingArguments
-from .backbone import Collator, MuonAdamW, fast_bf16, prompts
+from .backbone import Collator, MuonAdamW, fast_bf16, packed_weights, prompts, stored
 from .distill import Cached, embed, load_student
 from .episodes import BadEpisode, EpisodeSet, Normalizer, chunk, normalization, read_normalization
 from .evaluate import SUITES, recorded, run_trials, summary, trials_of, write_down
 from .records import Quarantine, prompt
-from .runs import ModuleTrainer, Run, atomic_folder, find_checkpoint, fingerprint, last_checkpoint, pack, same_request, show, unpack, weights_hash, wilson
+from .runs import ModuleTrainer, Run, atomic_folder, find_checkpoint, fingerprint, last_checkpoint, same_request, show, unpack, weights_hash, wilson
 from .world import WRIST, Scene, Tabletop
 
 # %% ../nbs/03_expert.ipynb #a3000005
@@ -710,12 +710,12 @@ class Policy(ChunkPolicy):
             for s, m in zip(slots, self.driver.expert.remember(look)): self.slots[s]["memory"] = m
         return look
 
-def save_policy(folder, policy, student:str, card="", packed=False): # a byte a weight?
+def save_policy(folder, policy, student:str, card="", packed=False, start=None): # as for `stored`
     "Expert, statistics, card, and which student it belongs to; the folder appears whole or not at all"
     if (trained_on := policy.about.get("student_weights")) not in (None, found := weights_hash(student)): raise ValueError(f"the policy was trained on the student {trained_on}; {student} is another ({found})")
     with atomic_folder(folder) as tmp:
-        state = {k: v.detach().cpu().contiguous() for k, v in policy.driver.state_dict().items()}; save_file(pack(state) if packed else state, tmp/"expert.safetensors")
-        (tmp/"config.json").write_text(json.dumps(dict(policy="cfm adapter", student=str(student), student_weights=weights_hash(student), expert=asdict(policy.driver.expert.config), head=policy.driver.head, think=policy.think, steps=policy.steps, solver=policy.solver, noise=policy.noise, robot=policy.robot, about=policy.about), indent=1))
+        state, how = stored({k: v.detach().cpu().contiguous() for k, v in policy.driver.state_dict().items()}, packed, start); save_file(state, tmp/"expert.safetensors")
+        (tmp/"config.json").write_text(json.dumps(dict(policy="cfm adapter", student=str(student), student_weights=weights_hash(student), expert=asdict(policy.driver.expert.config), head=policy.driver.head, think=policy.think, steps=policy.steps, solver=policy.solver, noise=policy.noise, robot=policy.robot, about=policy.about, **how), indent=1))
         (tmp/"normalization.json").write_text(normalization({policy.robot: policy.norm, f"{policy.robot} state": policy.arm})); (tmp/"MODEL_CARD.md").write_text(card)
     return Path(folder)
 
@@ -727,7 +727,7 @@ def load_policy(name, **kw) -> ChunkPolicy:
     if about.get("policy") != "cfm adapter": raise ValueError(f"{path} holds no policy of this kind ({about.get('policy') or about.get('model_type')})")
     if (found := weights_hash(about["student"])) != about["student_weights"]: raise ValueError(f"{path} was trained on the student {about['student']} ({about['student_weights']}); what that name means now is another ({found})")
     driver = new_driver(ExpertConfig(**about["expert"] | {"use": tuple(about["expert"]["use"])}), about["head"])
-    driver.load_state_dict(unpack(load_file(path/"expert.safetensors")))
+    driver.load_state_dict(unpack(packed_weights(path)))
     both, processor = load_student(about["student"])
     return Policy(driver, both.student, processor, *(read_normalization(path, about.get("robot", "tabletop") + s) for s in ("", " state")), **{k: about[k] for k in ("think", "steps", "solver", "noise", "robot", "about") if k in about} | kw)
 

@@ -33,8 +33,8 @@ def tensors_in(folder) -> dict: # name: shape, of every weight file
         if path.stem == "model" and whole.exists():
             from reasonflow.backbone import weights_of
             out |= {k: v.shape for k, v in weights_of(folder).items()}; continue
-        if path.stem == "model" and config.get("squeezed"):
-            from reasonflow.qwenpi import packed_weights
+        if path.stem in ("model", "expert") and config.get("squeezed"):
+            from reasonflow.backbone import packed_weights
             out |= {k: v.shape for k, v in packed_weights(folder).items()}; continue
         with open(path, "rb") as f: head = json.loads(f.read(struct.unpack("<Q", f.read(8))[0]))
         out |= {where + k: v["shape"] for k, v in head.items() if k != "__metadata__"}
@@ -136,8 +136,8 @@ def package(checkpoint, # folder, or shipped name
             config = json.loads((folder/"config.json").read_text()); told = []
             if config.pop("squeezed", None):                       # whole, and without what it began with
                 from safetensors.torch import save_file
-                from reasonflow.qwenpi import packed_weights
-                save_file(packed_weights(folder), tmp/"model.safetensors"); config = {k: v for k, v in config.items() if k not in ("start", "start_weights")}
+                from reasonflow.backbone import packed_weights
+                save_file(packed_weights(folder), tmp/("expert.safetensors" if (folder/"expert.safetensors").exists() else "model.safetensors")); config = {k: v for k, v in config.items() if k not in ("start", "start_weights")}
             for what in ("student", "vlm"):
                 if what not in config: continue
                 name = (others or {}).get(what) or config[what]

@@ -7,7 +7,7 @@ __all__ = ['Read', 'QWEN3_VL_4B', 'TINY', 'AdaNorm', 'CrossAttention', 'Wide', '
            'TimeEncoder', 'LayerDiT', 'TwoLayers', 'ActionEncoder', 'QwenPIConfig', 'LayerwiseHead', 'by_rows',
            'Pointer', 'QwenPI', 'published', 'head_for', 'published_optimizer', 'state_bins', 'with_state',
            'load_published', 'tower_reader', 'Pictures', 'prepare_pictures', 'PictureCollator', 'scales', 'Films',
-           'Evenly', 'losses_on', 'QwenPolicy', 'stepped', 'packed_weights', 'save_qwenpi', 'load_qwenpi']
+           'Evenly', 'losses_on', 'QwenPolicy', 'save_qwenpi', 'load_qwenpi']
 
 # %% ../nbs/03_qwenpi.ipynb #b3000003
 import json, math
@@ -23,11 +23,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration, get_cosine_with_min_lr_schedule_with_warmup
-from .backbone import Collator, bare, load, loose, patchify, prompts, squeezed
+from .backbone import Collator, bare, load, packed_weights, patchify, prompts, stored
 from .distill import after, embed, load_student
 from .episodes import BadEpisode, EpisodeSet, Normalizer, chunk, normalization, read_normalization, statistics
 from .expert import ChunkPolicy, SPOTS, Looks, Sight, aim_of, by_parts, chance_of, flow_loss, guided, in_wrist, integrate, left_out, lies_at, points_loss, relit, rests, sample_time, tip_in_image
-from .runs import atomic_folder, find_checkpoint, pack, unpack, weights_hash
+from .runs import atomic_folder, unpack, weights_hash
 
 # %% ../nbs/03_qwenpi.ipynb #b3000005
 class AdaNorm(nn.Module):
@@ -430,18 +430,6 @@ class QwenPolicy(ChunkPolicy):
         if self.config.pointing: batch["numbers"] = torch.as_tensor(np.zeros((len(tasks), 2, self.config.state)) if "state" in self.off else np.stack([states, raw], 1)).float()
         return batch if self.sight is None else batch | dict(thoughts=self.thoughts(images, tasks, slots))
 
-def stepped(packed, start, sign): # as of `pack`, {name: tensor}, −1 or +1
-    "Bytes less, or plus, those of a policy that it began with, on the same scale; they wrap around, so that one way undoes the other"
-    on = lambda k: (start[k].float()/packed[f"{k}.scale"].reshape(-1, *[1]*(start[k].dim() - 1))).round().int()
-    return {k: (q.int() + sign*on(k)).to(torch.uint8).view(torch.int8) if q.dtype == torch.int8 and k in start else q for k, q in packed.items()}
-
-def packed_weights(path) -> dict: # {name: tensor}
-    "What `save_qwenpi` kept in a folder, as `pack` made it"
-    path = Path(path); about = json.loads((path/"config.json").read_text()); packed = loose(load_file(path/"model.safetensors"), about.get("squeezed", {}))
-    if not (start := about.get("start")): return packed
-    if (found := weights_hash(start)) != about["start_weights"]: raise ValueError(f"{path} is kept as steps from {start} ({about['start_weights']}); what that name means now is another ({found})")
-    return stepped(packed, unpack(packed_weights(find_checkpoint(start))), +1)
-
 def save_qwenpi(folder, policy, vlm:str, # folder or shipped name of what it began with
                 student=None, # likewise of who thinks
                 card="", packed=False, # a byte a weight at most, as Huffman codes?
@@ -453,10 +441,8 @@ def save_qwenpi(folder, policy, vlm:str, # folder or shipped name of what it beg
     bases = {k: v for k, name in (("vlm", vlm), ("student", student)) if name for k, v in ((k, str(name)), (f"{k}_weights", weights_hash(name)))}
     with atomic_folder(folder) as tmp:
         learnt = {k: v.detach().cpu().contiguous() for k, v in own.items() if not same(k) and not k.endswith("lm_head.weight")}
-        if packed: learnt = pack(learnt)
-        if start: learnt = stepped(learnt, unpack(packed_weights(find_checkpoint(start))), -1); bases |= dict(start=start, start_weights=weights_hash(start))
-        learnt, codes = squeezed(learnt) if packed else (learnt, {}); save_file(learnt, tmp/"model.safetensors")
-        (tmp/"config.json").write_text(json.dumps(dict(policy="qwenpi", **bases, head=asdict(policy.config), steps=policy.steps, solver=policy.solver, noise=policy.noise, robot=policy.robot, about=policy.about, **(dict(squeezed=codes) if codes else {})), indent=1))
+        learnt, how = stored(learnt, packed, start); save_file(learnt, tmp/"model.safetensors")
+        (tmp/"config.json").write_text(json.dumps(dict(policy="qwenpi", **bases, head=asdict(policy.config), steps=policy.steps, solver=policy.solver, noise=policy.noise, robot=policy.robot, about=policy.about, **how), indent=1))
         (tmp/"normalization.json").write_text(normalization({name: n for robot, norm, arm in ((policy.robot, policy.norm, policy.arm), *others) for name, n in ((robot, norm), (f"{robot} state", arm))})); (tmp/"MODEL_CARD.md").write_text(card)
     return Path(folder)
 

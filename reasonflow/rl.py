@@ -203,6 +203,7 @@ class RLConfig:
     updates: int = 400                   # in each round, when imitating: batches from all that ever succeeded, at a rate that falls to nothing
     share: float = .5                    # of such a batch, if there are demonstrations: these take the rest
     vary: float = .1                     # such looks, as in Stage 3
+    draws: int = 2                       # noises for each such look
     batch: int = 64
     lr: float = 2e-5
     critic_lr: float = 1e-3
@@ -236,7 +237,7 @@ class Tuner:
         self.lessons, self.shown = [], shown                                              # all that ever succeeded, for 'imitate'
         if shown is not None and c.credit != "imitate": raise ValueError("demonstrations are learnt from when successes are imitated: choose imitate, or leave them out")
         if shown is not None: shown.measured_by(policy.norm, policy.arm); self.collate = MomentCollator(shown, False, c.vary)
-        self.policy, self.c, width = policy, c, policy.driver.expert.config.width
+        self.policy, self.c, width = policy, c, policy.driver.expert.config.width; policy.driver.draws = c.draws
         self.way, self.critic = WAYS[c.way](width, **dict(c.way_kw)), Critic(width); self.reference = copy.deepcopy(policy.driver.expert).requires_grad_(False) if c.kl else None
         self.student = policy.sight.student if c.nudge else None
         learnt = self.way.learnt(policy.driver.expert)
@@ -362,15 +363,15 @@ def change(before, *afters) -> dict: # lists of `Trial`, one for each run; a res
     return dict(value=float(d.mean()), low=float(d.mean() - half), high=float(d.mean() + half), n=len(d))
 
 # %% ../nbs/05_rl.ipynb #f5000051
-_imitate = dict(credit="imitate", way_kw=(("low", .03), ("high", .06)), rounds=4, scenes=510, group=1, batch=32, updates=800, lr=6e-4, every=1, episodes=90)
-_gradient = dict(rounds=32, scenes=8, group=8, lr=1e-5, every=8, episodes=90)                     # as many attempts
+_picking = dict(families=("pick up",), way_kw=(("low", .03), ("high", .06)), horizon=64, episodes=100)
+_imitate = _picking | dict(credit="imitate", rounds=2, scenes=1500, group=1, batch=32, updates=1200, lr=6e-4, share=.8, every=1)
+_gradient = _picking | dict(rounds=24, scenes=16, group=8, batch=256, every=6)                     # about as many attempts
 STUDY = {"success imitated": _imitate, "the same, by lot": _imitate | dict(lot=True), "the same, demonstrations alone": _imitate | dict(share=0., scenes=3),
          "Flow-Noise, GRPO": _gradient | dict(way_kw=(("low", .03), ("high", .06))), "Flow-Noise, PPO": _gradient | dict(credit="ppo", way_kw=(("low", .03), ("high", .06))), "Flow-SDE, GRPO": _gradient | dict(way="flow-sde", way_kw=(("start", 0.), ("level", .1))), "aim, GRPO": _gradient | dict(way="aim", lr=1e-4), "FPO, GRPO": _gradient | dict(way="fpo")}
 
 def study(folder, start, runs, # [(method of `STUDY`, seed), …]
           table, # CSV; `…-curves.csv` beside it
           shown=None, # `Moments` of the demonstrations that it began with
-          held=("move near",), # families that are driven, and never tried
           tested:int=150, # scenes of each kind
           progress=True, **kw): # for `RLConfig`
     "Runs of several methods from one policy: rows of the table. Goes on where it was stopped"
@@ -378,22 +379,23 @@ def study(folder, start, runs, # [(method of `STUDY`, seed), …]
     read = lambda p: list(csv.DictReader(open(p))) if p.exists() else []
     rows, points = read(table), read(curves)
     if strange := {r["start"] for r in rows} - {began}: raise ValueError(f"{table} tells of runs that began as {strange.pop()}; {start} is {began}: take another table")
-    def drive(name, families, where): return evaluate_policy(str(name), "tabletop", tested, families=families, workers=1, progress=progress, folder=where)[1]
+    def drive(name, suite, families, where): return evaluate_policy(str(name), suite, tested, families=families, workers=1, progress=progress, folder=where)[1]
+    def asked(families): return ("families tried", "tabletop", families), ("unseen combinations", "held out", families)
     for method, seed in runs:
         if any((r["method"], str(r["seed"])) == (method, str(seed)) for r in rows): continue
         c = RLConfig(**STUDY[method] | kw, seed=seed); box = folder/f"{method} {seed}"
         rounds = fine_tune(start, box, c, shown if c.credit == "imitate" else None, progress)
         points += [dict(start=began, method=method, seed=seed, round=r["round"], attempts=r["episodes"], steps=r["steps"], what=what, **{k: v.get(k) for k in ("value", "low", "high", "n")}) for r in rounds for what, v in [("attempts", wilson(round(r.get("success", 0)*c.scenes*c.group), c.scenes*c.group)), ("validation", r.get("validation"))] if v and (what == "validation" or r["round"])]
-        for words, families in (("tried", c.families), ("never tried", held)):
-            before, after = (drive(n, families, folder/f"{part} {words}") for n, part in ((start, "before"), (box/"policy", box.name)))
+        for words, *where in asked(c.families):
+            before, after = (drive(n, *where, folder/f"{part}, {words}") for n, part in ((start, "before"), (box/"policy", box.name)))
             rate = lambda ts: wilson(sum(t.success for t in ts), len(ts))
-            rows += [dict(start=began, method=method, seed=seed, what=f"{w}, families {words}", **{k: v[k] for k in ("value", "low", "high", "n")}) for w, v in (("before", rate(before)), ("after", rate(after)), ("rise", change(before, after)))]
+            rows += [dict(start=began, method=method, seed=seed, what=f"{w}, {words}", **{k: v[k] for k in ("value", "low", "high", "n")}) for w, v in (("before", rate(before)), ("after", rate(after)), ("rise", change(before, after)))]
         write_rows(curves, points); write_rows(table, rows)
     for method in dict.fromkeys(m for m, _ in runs): # all seeds together
         seeds = list(dict.fromkeys(str(r["seed"]) for r in rows if r["method"] == method and r["seed"] != "all")); rows = [r for r in rows if (r["method"], r["seed"]) != (method, "all")]
         if len(seeds) < 2: continue
-        for words, families in (("tried", RLConfig(**STUDY[method] | kw).families), ("never tried", held)):
-            r = change(drive(start, families, folder/f"before {words}"), *(drive(folder/f"{method} {s}/policy", families, folder/f"{method} {s} {words}") for s in seeds))
-            rows.append(dict(start=began, method=method, seed="all", what=f"rise, families {words}", **{k: r[k] for k in ("value", "low", "high", "n")}))
+        for words, *where in asked(RLConfig(**STUDY[method] | kw).families):
+            r = change(drive(start, *where, folder/f"before, {words}"), *(drive(folder/f"{method} {s}/policy", *where, folder/f"{method} {s}, {words}") for s in seeds))
+            rows.append(dict(start=began, method=method, seed="all", what=f"rise, {words}", **{k: r[k] for k in ("value", "low", "high", "n")}))
         write_rows(table, rows)
     return rows

@@ -43,15 +43,15 @@ PRESETS = {p.name: p for p in [
             "refine": dict(families=("pick up",), episodes=8, every=8, steps=3, batch=4, eval=2, held=2, workers=1)}),
     Preset("tiny", "tiny-base", 144, "short", 3,
            {"base": dict(scenes=220, vision_steps=30, steps=15, batch=32, lr=1.5e-3), "sft": dict(episodes=300, steps=220, batch=24, lr=1.4e-3, eval=60, lean=.7, frozen_eyes=True),
-            "grpo": dict(start="tiny-warm", episodes=160, warm_steps=0, warm_batch=24, warm_lr=9e-4, steps=24, eval=60, train=dict(prompts=8, group=8, lr=5e-5)),
+            "grpo": dict(start="tiny-warm", episodes=160, warm_steps=0, warm_batch=24, warm_lr=9e-4, steps=20, eval=60, train=dict(prompts=8, group=8, lr=5e-5)),
             "distill": dict(start="tiny-teacher", teacher="tiny-teacher", episodes=140, group=4, steps=60, batch=24, lr=9e-4, eval=60, bottleneck=False),
-            "expert": dict(student="tiny-student", families=("pick up",), without=("memory",), episodes=80, every=2, steps=640, batch=16, draws=2, lr=1.2e-3, eval=20),
-            "qwenpi": dict(vlm="tiny-student", student="tiny-student", families="pick up", episodes=80, every=4, steps=120, batch=16, draws=4, lr=1.2e-3, eval=20),
-            "coupling": dict(families=("pick up",), episodes=40, every=4, steps=40, batch=16, eval=8, held=8, workers=2),
+            "expert": dict(student="tiny-student", families=("pick up",), without=("memory",), episodes=80, every=2, steps=520, batch=16, draws=2, lr=1.2e-3, eval=20),
+            "qwenpi": dict(vlm="tiny-student", student="tiny-student", families="pick up", episodes=80, every=4, steps=90, batch=16, draws=4, lr=1.2e-3, eval=20),
+            "coupling": dict(families=("pick up",), episodes=24, every=4, steps=30, batch=16, eval=8, held=8, workers=2),
             "libero": dict(vlm="tiny-student", start="tiny-qwenpi", suite="libero_goal", tasks="put_the_bowl_on_the_stove,put_the_bowl_on_the_plate", episodes=6, every=4, steps=40, batch=16, draws=4, lr=1.2e-3, vary=.1, eval=4, workers=2),
-            "rl": dict(start="tiny-policy", families="pick up,put on,put into", way_kw=(("low", .03), ("high", .06)), rounds=3, scenes=6, group=4, every=3, episodes=30),
-            "attention": dict(scenes=24, drives=16), "failure": dict(rides=90, films=4, promise=.1),
-            "refine": dict(families=("pick up",), episodes=40, every=4, steps=40, batch=16, eval=8, held=8, workers=2)}),
+            "rl": dict(start="tiny-policy", families="pick up,put on,put into", way_kw=(("low", .03), ("high", .06)), rounds=2, scenes=6, group=4, every=2, episodes=30),
+            "attention": dict(scenes=16, drives=10), "failure": dict(rides=64, films=4, promise=.1),
+            "refine": dict(families=("pick up",), episodes=24, every=4, steps=30, batch=16, eval=8, held=8, workers=2)}),
     Preset("small", "Qwen/Qwen3.5-0.8B", 448, "card", 8, {"sft": dict(episodes=4000, steps=4000, batch=1, accumulate=8, lr=2e-5, eval=200, lora=16, more=dict(gradient_checkpointing=True)),
             "grpo": dict(start="Qwen/Qwen3.5-0.8B", episodes=1000, warm_steps=200, warm_batch=8, warm_lr=2e-5, steps=200, eval=100, lora=16, train=dict(prompts=1, group=4, lr=1e-5, gradient_accumulation_steps=4, iterations=1, max_length=512, gradient_checkpointing=True)),
             "distill": dict(start="Qwen/Qwen3.5-0.8B", teacher="Qwen/Qwen3.5-0.8B", episodes=500, group=4, steps=1500, batch=4, lr=1e-4, eval=100, bottleneck=True)}),
@@ -141,7 +141,7 @@ def weights_hash(checkpoint):
         parts[0] = save(weights_of(folder), {"format": "pt"})
     elif (folder/"config.json").exists() and json.loads((folder/"config.json").read_text()).get("squeezed"):      # a policy in codes: as if it lay here as bytes
         from safetensors.torch import save
-        from reasonflow.qwenpi import packed_weights
+        from reasonflow.backbone import packed_weights
         parts[0] = save(packed_weights(folder))
     if parts: return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
