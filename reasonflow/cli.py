@@ -10,6 +10,7 @@ __all__ = ['app', 'console', 'NOTEBOOKS', 'DRIVEN', 'SUITES', 'notebooks_folder'
 
 # %% ../nbs/cli.ipynb #e429bea0
 import csv, html, importlib.util, json, os, platform, shutil, subprocess, sys, time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def run_notebook(stage, preset, folder, **params):
     folder = Path(folder).resolve(); folder.mkdir(parents=True, exist_ok=True)
     out = folder/"notebook.ipynb"
     papermill.execute_notebook(str(notebooks_folder()/f"{NOTEBOOKS[stage]}.ipynb"), str(out), parameters={"preset": preset, "folder": str(folder), **params},
-                               kernel_name="python3", request_save_on_cell_execute=True, progress_bar=True, log_output=False, cwd=str(Path.cwd()))
+                               kernel_name="python3", request_save_on_cell_execute=True, progress_bar=dict(desc=stage), log_output=False, cwd=str(Path.cwd()))
     if not (folder/"results.json").exists(): raise RuntimeError(f"{NOTEBOOKS[stage]} ended without results in {folder}: has its first code cell the tag 'parameters'?")
     return out
 
@@ -82,21 +83,26 @@ def record_demo(folder, preset) -> bool:
 @app.command()
 def run(stages: list[str] = typer.Argument(None, help=f"which stages, of {', '.join(NOTEBOOKS)}; all without"),
         preset: str = typer.Option(None, help=f"one of {', '.join(PRESETS)}; without: REASONFLOW_PRESET, or tiny"),
-        seed: int = 0, folder: Path = typer.Option(Path("runs"), help="where the runs are kept")):
+        seed: int = 0, folder: Path = typer.Option(Path("runs"), help="where the runs are kept"),
+        jobs: int = typer.Option(None, min=1, help="notebooks at a time; without: two of smoke or tiny where there are two cores, else one. One for times that nothing disturbs")):
     "Run stages' notebooks headless, then print what they measured."
     try: name = get_preset(preset).name
     except ValueError as e: _fail(e)
     unknown = [s for s in stages or () if s not in NOTEBOOKS]
     if unknown: _fail(f"unknown stage {unknown[0]!r}: choose from {', '.join(NOTEBOOKS)}")
-    began, done = time.time(), {}
-    for stage in [s for s in NOTEBOOKS if not stages or s in stages]:
-        console.rule(f"{stage} at preset {name}")
-        where = folder/f"{stage}-{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    began, done, cores = time.time(), {}, os.cpu_count() or 1; jobs = jobs or (2 if name in ("smoke", "tiny") and cores > 1 else 1)
+    if jobs > 1: os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores//jobs)))          # a second notebook makes more of a core than a second thread of so small a model
+    def one(stage): # each begins with shipped weights: none waits for another
+        where, at = folder/f"{stage}-{name}-{time.strftime('%Y%m%d-%H%M%S')}", time.time()
         try: run_notebook(stage, name, where, seed=seed)
-        except Exception as e:
-            console.print(str(e)[-1500:], highlight=False, markup=False)
-            _fail(f"{stage} stopped; the notebook up to there is {where/'notebook.ipynb'}")
-        done[stage] = where
+        except Exception as e: return stage, where, str(e)[-1500:]
+        console.print(f"{stage} at preset {name}: {(time.time() - at)/60:.1f} minutes", highlight=False); return stage, where, None
+    with ThreadPoolExecutor(jobs) as pool:
+        for stage, where, wrong in pool.map(one, [s for s in NOTEBOOKS if not stages or s in stages]):
+            if wrong is not None:
+                pool.shutdown(wait=False, cancel_futures=True); console.print(wrong, highlight=False, markup=False)
+                _fail(f"{stage} stopped; the notebook up to there is {where/'notebook.ipynb'}{'; waiting for what still runs' if jobs > 1 else ''}")
+            done[stage] = where
     console.print(results_table(done))
     last = folder/f"report-{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     if not stages: record_demo(last, name)
