@@ -257,7 +257,6 @@ def packed_weights(path) -> dict: # {name: tensor}
     if (found := weights_hash(start)) != about["start_weights"]: raise ValueError(f"{path} is kept as steps from {start} ({about['start_weights']}); what that name means now is another ({found})")
     return stepped(packed, unpack(packed_weights(find_checkpoint(start))), +1)
 
-
 # %% ../nbs/foundations/backbone.ipynb #81ea551f
 QWEN3_5_4B = dict(
     text_config=dict(hidden_size=2560, intermediate_size=9216, num_hidden_layers=32, full_attention_interval=4, num_attention_heads=16, num_key_value_heads=4, head_dim=256,

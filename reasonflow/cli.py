@@ -98,11 +98,13 @@ def run(stages: list[str] = typer.Argument(None, help=f"which stages, of {', '.j
         except Exception as e: return stage, where, str(e)[-1500:]
         console.print(f"{stage} at preset {name}: {(time.time() - at)/60:.1f} minutes", highlight=False); return stage, where, None
     with ThreadPoolExecutor(jobs) as pool:
-        for stage, where, wrong in pool.map(one, [s for s in NOTEBOOKS if not stages or s in stages]):
-            if wrong is not None:
-                pool.shutdown(wait=False, cancel_futures=True); console.print(wrong, highlight=False, markup=False)
-                _fail(f"{stage} stopped; the notebook up to there is {where/'notebook.ipynb'}{'; waiting for what still runs' if jobs > 1 else ''}")
-            done[stage] = where
+        try:
+            for stage, where, wrong in pool.map(one, [s for s in NOTEBOOKS if not stages or s in stages]):
+                if wrong is not None:
+                    pool.shutdown(wait=False, cancel_futures=True); console.print(wrong, highlight=False, markup=False)
+                    _fail(f"{stage} stopped; the notebook up to there is {where/'notebook.ipynb'}{'; waiting for what still runs' if jobs > 1 else ''}")
+                done[stage] = where
+        except KeyboardInterrupt: console.print("stopped; the notebooks up to there are in their folders"); os._exit(130)                # threads hear nothing of Ctrl-C; kernels end with their parent
     console.print(results_table(done))
     last = folder/f"report-{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     if not stages: record_demo(last, name)

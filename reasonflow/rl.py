@@ -363,11 +363,11 @@ def change(before, *afters) -> dict: # lists of `Trial`, one for each run; a res
     return dict(value=float(d.mean()), low=float(d.mean() - half), high=float(d.mean() + half), n=len(d))
 
 # %% ../nbs/05_rl.ipynb #f5000051
-_picking = dict(families=("pick up",), way_kw=(("low", .03), ("high", .06)), horizon=64, episodes=100)
-_imitate = _picking | dict(credit="imitate", rounds=2, scenes=1500, group=1, batch=32, updates=1200, lr=6e-4, share=.8, every=1)
+_picking, _little = dict(families=("pick up",), horizon=64, episodes=100), dict(way_kw=(("low", .03), ("high", .06)))
+_imitate = _picking | _little | dict(credit="imitate", rounds=2, scenes=1500, group=1, batch=32, updates=1200, lr=6e-4, share=.8, every=1)
 _gradient = _picking | dict(rounds=24, scenes=16, group=8, batch=256, every=6)                     # about as many attempts
 STUDY = {"success imitated": _imitate, "the same, by lot": _imitate | dict(lot=True), "the same, demonstrations alone": _imitate | dict(share=0., scenes=3),
-         "Flow-Noise, GRPO": _gradient | dict(way_kw=(("low", .03), ("high", .06))), "Flow-Noise, PPO": _gradient | dict(credit="ppo", way_kw=(("low", .03), ("high", .06))), "Flow-SDE, GRPO": _gradient | dict(way="flow-sde", way_kw=(("start", 0.), ("level", .1))), "aim, GRPO": _gradient | dict(way="aim", lr=1e-4), "FPO, GRPO": _gradient | dict(way="fpo")}
+         "Flow-Noise, GRPO": _gradient | _little, "Flow-Noise, PPO": _gradient | _little | dict(credit="ppo"), "Flow-SDE, GRPO": _gradient | dict(way="flow-sde", way_kw=(("start", 0.), ("level", .1))), "aim, GRPO": _gradient | dict(way="aim", lr=1e-4), "FPO, GRPO": _gradient | dict(way="fpo")}
 
 def study(folder, start, runs, # [(method of `STUDY`, seed), …]
           table, # CSV; `…-curves.csv` beside it
