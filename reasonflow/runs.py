@@ -50,7 +50,7 @@ PRESETS = {p.name: p for p in [
             "coupling": dict(families=("pick up",), episodes=24, every=4, steps=30, batch=16, eval=8, held=6, workers=2),
             "libero": dict(vlm="tiny-student", start="tiny-qwenpi", suite="libero_goal", tasks="put_the_bowl_on_the_stove,put_the_bowl_on_the_plate", episodes=6, every=4, steps=40, batch=16, draws=4, lr=1.2e-3, vary=.1, eval=4, workers=2),
             "rl": dict(start="tiny-policy", families="pick up,put on,put into", way_kw=(("low", .03), ("high", .06)), rounds=2, scenes=6, group=4, every=2, episodes=30),
-            "attention": dict(scenes=24, drives=16), "failure": dict(rides=64, films=4, promise=.1),
+            "attention": dict(scenes=24, drives=16), "failure": dict(rides=90, films=4, promise=.1),
             "refine": dict(families=("pick up",), episodes=24, every=4, steps=30, batch=16, eval=8, held=6, workers=2)}),
     Preset("small", "Qwen/Qwen3.5-0.8B", 448, "card", 8, {"sft": dict(episodes=4000, steps=4000, batch=1, accumulate=8, lr=2e-5, eval=200, lora=16, more=dict(gradient_checkpointing=True)),
             "grpo": dict(start="Qwen/Qwen3.5-0.8B", episodes=1000, warm_steps=200, warm_batch=8, warm_lr=2e-5, steps=200, eval=100, lora=16, train=dict(prompts=1, group=4, lr=1e-5, gradient_accumulation_steps=4, iterations=1, max_length=512, gradient_checkpointing=True)),
