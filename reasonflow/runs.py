@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'PACKAGES', 'STYLE', 'Preset', 'preset', 'seed_everything', 'wilson', 'bootstrap', 'show', 'asset_folders',
-           'find_asset', 'hub_folder', 'find_checkpoint', 'weights_hash', 'versions', 'hardware', 'commit',
+           'find_asset', 'hub_folder', 'find_checkpoint', 'fetched', 'weights_hash', 'versions', 'hardware', 'commit',
            'peak_memory', 'file_hash', 'fingerprint', 'Run', 'read_metrics', 'style', 'smooth', 'report', 'restore',
            'atomic_folder', 'flatten', 'save_state', 'load_state', 'same_request', 'NonFiniteLoss', 'SafeTrainer',
            'ModuleTrainer', 'last_checkpoint', 'pack', 'unpack']
@@ -56,7 +56,7 @@ PRESETS = {p.name: p for p in [
             "grpo": dict(start="Qwen/Qwen3.5-0.8B", episodes=1000, warm_steps=200, warm_batch=8, warm_lr=2e-5, steps=200, eval=100, lora=16, train=dict(prompts=1, group=4, lr=1e-5, gradient_accumulation_steps=4, iterations=1, max_length=512, gradient_checkpointing=True)),
             "distill": dict(start="Qwen/Qwen3.5-0.8B", teacher="Qwen/Qwen3.5-0.8B", episodes=500, group=4, steps=1500, batch=4, lr=1e-4, eval=100, bottleneck=True)}),
     # The card: about 560 K samples of eight data sets (its table adds up to 620 K), one epoch in batches of 1 × 8. It says 750 K steps; 600 K samples in eights are 75,000 optimiser steps, the number here (750 K would be ten epochs).
-    Preset("full", "Qwen/Qwen3.5-4B", 448, "card", 8, {"sft": dict(steps=75_000, batch=1, accumulate=8, lr=1e-5, eval=500, lora=16, more=dict(gradient_checkpointing=True),
+    Preset("full", "Qwen/Qwen3.5-4B", 448, "card", 8, {"sft": dict(steps=75_000, batch=1, accumulate=8, lr=1e-5, eval=500, lora=16, more=dict(gradient_checkpointing=True, dataloader_num_workers=4, dataloader_prefetch_factor=4, dataloader_persistent_workers=True),
                          samples=dict(molmoact=200_000, robovqa=100_000, robofac=64_000, sharerobot_affordance=6_522, sharerobot_planning=100_000, pixmo_cap=50_000, pixmo_capqa=50_000, pixmo_ama=50_000)),
             "grpo": dict(start="shreethar/stage1_unsloth", episodes=0, warm_steps=0, warm_batch=1, warm_lr=1e-5, steps=100, eval=500, lora=16,      # the author's run with TRL
                          train=dict(prompts=1, group=4, lr=5e-6, gradient_accumulation_steps=4, iterations=1, max_length=2048, beta=0., level="sequence", optim="adamw_8bit", weight_decay=.1, warmup_steps=10, max_grad_norm=.1, gradient_checkpointing=True)),
@@ -130,6 +130,11 @@ def find_checkpoint(name:str) -> str:
         shipped = sorted(p.parent.name for f in asset_folders() for p in f.glob("checkpoints/*/config.json"))
         raise FileNotFoundError(f"no checkpoint {name!r}: give a folder, a hub name (owner/name), or one of the shipped {', '.join(shipped) or '(none found)'}")
     return str(hub_folder(name)) if (hub_folder(name)/"config.json").exists() else name
+
+def fetched(name) -> Path:
+    "The folder of a checkpoint; one that is on the hub alone is brought here first"
+    from reasonflow.hub import fetch
+    return Path(path) if Path(path := find_checkpoint(name)).is_dir() else fetch(path)
 
 def weights_hash(checkpoint):
     "Which weights these are: the start of the SHA-256 of what answers in a folder or shipped checkpoint (model, student's slots and head, expert), wherever it is stored; None for one on the hub"

@@ -21,10 +21,10 @@ from tqdm.auto import tqdm
 from trl import SFTConfig, SFTTrainer
 from trl.models.utils import _ForwardRedirection
 from . import world
-from .backbone import Collator, NumberHead, answer, answer_loss, make_optimizer, quicken
+from .backbone import Collator, NumberHead, answer, answer_counts, answer_loss, make_optimizer, quicken
 from .records import CAUSES, ROW_COUNTS, SOURCES, STEPS, Quarantine, Sample, caption_samples, episode_samples, gather, kept, mix, open_source, reasoned_samples, share, side, unique
 from .runs import Run, SafeTrainer, bootstrap, find_checkpoint, last_checkpoint, wilson
-from .stream import Waiting
+from .stream import FetchAhead, Waiting
 from .waypoints import iou, mean_l2, parse_box, parse_trajectory
 
 # %% ../nbs/01_sft.ipynb #1a4317d2
@@ -99,10 +99,17 @@ class GroundingTrainer(Waiting, SafeTrainer, SFTTrainer):
         def to_batch(rows): return collate([{"frames": r["images"], "human": r["prompt"], "assistant": r["completion"], "look": r.get("look"), "think": r.get("think")} for r in rows])
         self.through = _ForwardRedirection()
         super().__init__(model=model, args=args, train_dataset=as_dataset(samples), data_collator=to_batch, processing_class=processor, **kw)
-        self.model_accepts_loss_kwargs = False      # our loss is a mean over its batch, so accumulation must divide it
+        self.model_accepts_loss_kwargs = False      # ours is a mean over its batch, so accumulation must divide it
+        if hasattr(samples, "at"): self.add_callback(FetchAhead(samples))
+
+    def get_batch_samples(self, *args, **kw):
+        "Parts of a batch may differ in words and coordinates; each is told what the whole one has, over all processes"
+        parts, n = super().get_batch_samples(*args, **kw)
+        if parts: whole = self.accelerator.reduce(sum(map(answer_counts, parts)).to(self.args.device), "sum")/len(parts)/self.args.world_size
+        return [p | dict(counts=whole) for p in parts], n
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        net, ask = self.accelerator.unwrap_model(model), lambda net, inputs: answer_loss(net, inputs, net.number_head, self.number_weight)
+        net, ask = self.accelerator.unwrap_model(model), lambda net, inputs: answer_loss(net, inputs, net.number_head, self.number_weight, counts=inputs["counts"])
         loss, parts = self.through(model, net, ask, net, inputs)      # as its forward: on several processes that gathers the shares of the weights (FSDP2), or averages gradients (DDP)
         self.keep(parts)
         return (loss, {"loss": loss}) if return_outputs else loss

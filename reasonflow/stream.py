@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'TARGETS', 'Order', 'kind_of', 'ShardLost', 'Shard', 'patiently', 'filesystem', 'Cache', 'shards_of',
-           'rows_in', 'write_index', 'sample_of', 'Stream', 'Mixture', 'From', 'Ahead', 'Feed', 'Waiting',
+           'rows_in', 'write_index', 'sample_of', 'Stream', 'Mixture', 'From', 'Ahead', 'FetchAhead', 'Feed', 'Waiting',
            'subset_features', 'materialise', 'verify_subset']
 
 # %% ../nbs/foundations/stream.ipynb #64080dcc
-import hashlib, json, os, random, re, shutil, threading, time
+import hashlib, importlib.util, json, os, random, re, shutil, threading, time
 from bisect import bisect_right
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
+from transformers import TrainerCallback
 from .records import SOURCES, BadSample, Quarantine, Rows, Sample, TooManyBad, check, gather, robovqa, side, unique
 from .runs import file_hash
 
@@ -74,11 +75,10 @@ def patiently(f, tries:int=5, pause:float=.5, most:float=30., sleep=time.sleep):
             sleep(min(most, float(wait)) if wait and wait.isdigit() else min(most, pause*2**n)*(.5 + random.random()))
 
 @lru_cache(1)
-def _web_errors():
+def _web_errors(): # of the libraries that are here, where they are no OSErrors
     import asyncio
-    try: import aiohttp
-    except ImportError: return (asyncio.TimeoutError,)
-    return aiohttp.ClientError, asyncio.TimeoutError
+    named = (("aiohttp", "ClientError"), ("httpx", "TransportError"))          # web servers; the hub
+    return asyncio.TimeoutError, *(getattr(importlib.import_module(m), e) for m, e in named if importlib.util.find_spec(m))
 
 def filesystem(url, seconds=30):
     "What reads `url`, and its path there; a fresh one, for a worker that was forked must not share its parent's"
@@ -182,7 +182,7 @@ class Stream(Dataset):
         self.cache = Cache(cache or Path.home()/".cache"/"reasonflow"/"shards", **kw)
         self.order = Order([s.rows for s in self.shards], seed)
         self.lost_file = Path(lost) if lost else self.cache.folder/"lost.json"
-        self.asked, self.bad, self._open = 0, [], (None, None, None)
+        self.asked, self.bad, self._open = 0, [], (None, None, None)      # of this process: each worker counts its own
 
     def __len__(self): return self.order.total
     def __getstate__(self): return self.__dict__ | dict(_open=(None, None, None))
@@ -203,15 +203,35 @@ class Stream(Dataset):
         try:
             at, group, rows = self._open
             if (kind := kind_of(one.url)) != ".parquet":                            # a list, whole
-                if at != shard: path = self.cache.get(one); rows = json.loads(path.read_text()) if kind == ".json" else [make for _, make in robovqa(path, self.style, self.frames)]; self._open = shard, None, rows
+                if at != shard: rows = self.opened(one, lambda path: json.loads(path.read_text()) if kind == ".json" else [make for _, make in robovqa(path, self.style, self.frames)]); self._open = shard, None, rows
                 return rows[row]
             if at != shard or not group[0] <= row < group[1]:
-                with pq.ParquetFile(self.cache.get(one)) as f:
-                    ends = np.cumsum([f.metadata.row_group(g).num_rows for g in range(f.num_row_groups)]); g = bisect_right(ends, row)
-                    group, rows = (int(ends[g - 1]) if g else 0, int(ends[g])), f.read_row_group(g)
-                self._open = shard, group, rows
+                def read(path):
+                    with pq.ParquetFile(path) as f:
+                        ends = np.cumsum([f.metadata.row_group(g).num_rows for g in range(f.num_row_groups)]); g = bisect_right(ends, row)
+                        return (int(ends[g - 1]) if g else 0, int(ends[g])), f.read_row_group(g)
+                group, rows = self.opened(one, read); self._open = shard, group, rows
             return rows.slice(row - group[0], 1).to_pylist()[0]
         except (OSError, ValueError, IndexError) as e: self.lose(one, e); raise ShardLost(f"{one.url}: {e}") from e       # torn, too: pyarrow's errors are these
+
+    def opened(self, shard, read):
+        "What `read` makes of the shard's file; once more if another worker's fetch has put it out of the cache in between"
+        try: return read(self.cache.get(shard))
+        except FileNotFoundError: return read(self.cache.get(shard))
+
+    def set_aside(self, where, row, why):
+        "Write a bad row down, for all workers in one file"
+        self.bad.append((where, row, str(why)[:100]))
+        with open(self.lost_file.with_name("bad.jsonl"), "a") as f: f.write(json.dumps(self.bad[-1]) + "\n")
+        if self.asked >= 200 and len(self.bad) > self.cap*self.asked: raise TooManyBad(f"{len(self.bad)} of {self.asked} samples are bad, the last because {why}; they are listed in {self.lost_file.with_name('bad.jsonl')}")
+
+    def summary(self) -> str:
+        "What was set aside so far, by any worker of this or an earlier run with this cache"
+        path = self.lost_file.with_name("bad.jsonl"); mine = {s.url for s in self.shards}
+        rows = {tuple(r[:2]) for r in map(json.loads, path.read_text().splitlines()) if r[0] in mine} if path.exists() else ()
+        return f"{len(rows)} of {len(self)} rows set aside, {len(self.lost() & mine)} of {len(mine)} shards lost"
+
+    def at(self, k): return [(self, k)]                      # which sample of which stream is sample k: what `Ahead` asks
 
     def beside(self, shard): # two functions as of `records.Rows`
         "The files that a JSON list names lie beside it; they come when they are needed, and stay in the cache"
@@ -230,9 +250,10 @@ class Stream(Dataset):
                 s = sample_of(self.source, f"{self.shards[shard].url}#{row}", self.row(shard, row), self.style, self.frames, *self.beside(shard))
                 if self.part in (None, side(s.episode_id)): return s
                 why = f"all were of the other sides of the split than {self.part!r}"; continue
-            except ShardLost as e: why = e
-            except (BadSample, OSError, SyntaxError, ValueError, KeyError, IndexError, TypeError) as e: why = e
-            self.bad.append((self.shards[shard].url, row, str(why)[:100]))
+            except ShardLost as e: # its shard, or only a file that this row names
+                why = e
+                if self.shards[shard].url not in self.lost(): self.set_aside(self.shards[shard].url, row, e)
+            except (BadSample, OSError, SyntaxError, ValueError, KeyError, IndexError, TypeError) as e: why = e; self.set_aside(self.shards[shard].url, row, e)
             if len(self.lost()) > self.cap*len(self.shards): raise TooManyBad(f"{len(self.lost())} of {len(self.shards)} shards are lost, the last because {why}; they are listed in {self.lost_file}: mend the source, remove that file, and go on")
         raise TooManyBad(f"a thousand samples in a row were bad, the last because {why}")
 
@@ -246,6 +267,8 @@ class Mixture(Dataset):
         for s in range(len(p)): self.nth[self.which == s] = np.arange((self.which == s).sum())
     def __len__(self): return len(self.which)
     def __getitem__(self, k) -> Sample: return self.streams[self.which[k]][int(self.nth[k])]
+    def at(self, k): return [(s, int((self.which[:k] == i).sum())) for i, s in enumerate(self.streams)]
+    def summary(self): return "; ".join(f"{name}: {s.summary()}" for name, s in zip(self.names, self.streams))
 
 # %% ../nbs/foundations/stream.ipynb #69d28b3b
 class From(Sampler):
@@ -255,15 +278,27 @@ class From(Sampler):
     def __len__(self): return max(0, self.end - self.start)
 
 class Ahead(threading.Thread):
-    "Fetches the next shards of a stream"
-    def __init__(self, stream, k=0, n=2): super().__init__(daemon=True); self.stream, self.k, self.n, self.over = stream, k, n, threading.Event()
+    "Fetches the next shards of a `Stream` or of each in a `Mixture`; `k`: the sample that is wanted now"
+    def __init__(self, samples, k=0, n=2): super().__init__(daemon=True); self.samples, self.k, self.n, self.over = samples, k, n, threading.Event()
     def run(self):
         while not self.over.wait(.05):
-            for s in self.stream.order.shards_from(self.k, self.n):
-                shard = self.stream.shards[s]
-                if shard.url in self.stream.lost() or self.stream.cache.path(shard).exists(): continue
-                try: self.stream.cache.get(shard)
-                except Exception as e: self.stream.lose(shard, e)
+            for stream, k in self.samples.at(self.k):
+                for s in stream.order.shards_from(k, self.n):
+                    shard = stream.shards[s]
+                    if self.over.is_set() or shard.url in stream.lost() or stream.cache.path(shard).exists(): continue
+                    try: stream.cache.get(shard)
+                    except Exception as e: stream.lose(shard, e)
+
+class FetchAhead(TrainerCallback):
+    "An `Ahead` beside a `transformers.Trainer`, from the step on at which it goes on"
+    def __init__(self, samples): self.samples, self.thread = samples, None
+    def each(self, args): return args.per_device_train_batch_size*args.gradient_accumulation_steps*args.world_size
+    def on_train_begin(self, args, state, control, **_):
+        if state.is_local_process_zero: self.thread = Ahead(self.samples, state.global_step*self.each(args)); self.thread.start()
+    def on_step_end(self, args, state, control, **_):
+        if self.thread: self.thread.k = state.global_step*self.each(args)
+    def on_train_end(self, args, state, control, **_):
+        if self.thread: self.thread.over.set()
 
 class Feed:
     "Batches from a step on; `waiting` is the share of time that was spent waiting for them"
@@ -272,7 +307,7 @@ class Feed:
         end = self.begin + steps*batch if steps else len(stream)
         more = dict(prefetch_factor=prefetch, persistent_workers=True) if workers else {}
         self.loader = DataLoader(stream, batch, sampler=From(self.begin, end), num_workers=workers, collate_fn=collate, drop_last=True, **more)
-        self.ahead = Ahead(stream, self.begin, ahead) if ahead and isinstance(stream, Stream) else None
+        self.ahead = Ahead(stream, self.begin, ahead) if ahead and hasattr(stream, "at") else None
     def __iter__(self):
         if self.ahead: self.ahead.start()
         self.began, it = time.perf_counter(), iter(self.loader)

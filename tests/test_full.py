@@ -32,6 +32,7 @@ def test_plan_command():
     assert ok.exit_code == 0 and "4,539,265,536" in ok.output and "75,000" in ok.output and "fits on A4000" in ok.output
     no = ask("--preset", "full", "--stage", "grpo", "--gpu", "L4")
     assert no.exit_code == 2 and "Most goes to" in no.output and "It fits on" in no.output
+    two = ask("--preset", "full", "--stage", "2", "--gpu", "A100-80"); assert two.exit_code == 0 and "grpo, preset full" in two.output and "distill, preset full" in two.output and "this machine" in two.output
     assert "choose from sft" in ask("--preset", "full", "--stage", "dance").output and "choose from T4" in ask("--gpu", "X").output
 
 def test_the_card():
@@ -162,7 +163,7 @@ def rows_of(place, n=24, per_shard=4):
 class Server:
     "A web server for a folder, with everything that the web does: errors, broken and throttled answers; `trouble(path, n)` says what happens to the n-th request for a path"
     def __init__(self, folder, trouble=lambda path, n: None):
-        import http.server, threading
+        import http.server, threading, time
         from collections import Counter
         seen = self.seen = Counter()
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -183,6 +184,7 @@ class Server:
                 if status == 206: self.send_header("Content-Range", f"bytes {a}-{b}/{size}")
                 self.end_headers()
                 if not body: return
+                if what == "slow": time.sleep(1.)
                 if what == "cut": self.wfile.write(data[:len(data)//2]); self.wfile.flush(); self.connection.close(); self.close_connection = True; return
                 self.wfile.write(data)
         self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler); self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
@@ -227,9 +229,9 @@ def test_a_server_that_fails_truncates_and_throttles(tmp_path):
     "Every shard arrives whole; what one request lost is asked for again, and not the rest"
     from reasonflow.stream import Feed, Stream
     place, _ = rows_of(tmp_path/"a")
-    trouble = lambda path, n: (None if "parquet" not in path else {1: "error", 2: "throttle", 3: None, 4: "cut"}.get(n))
+    trouble = lambda path, n: (None if "parquet" not in path else {1: "error", 2: "throttle", 3: None, 4: "cut", 5: "slow"}.get(n))
     with Server(place, trouble) as s:
-        stream = Stream(s.url, cache=tmp_path/"cache", seed=5, pause=.01, piece=4000)
+        stream = Stream(s.url, cache=tmp_path/"cache", seed=5, pause=.01, piece=4000, seconds=.5)             # an answer that takes longer is asked for again
         assert told(Feed(stream, 2)) == told(Feed(Stream(place, cache=tmp_path/"other", seed=5), 2)) and not stream.lost()
         assert max(s.seen.values()) > 4
         before = dict(s.seen); told(Feed(Stream(s.url, cache=tmp_path/"cache", seed=5), 2)); assert sum(s.seen.values()) - sum(before.values()) == 1      # the index; shards are here
@@ -277,6 +279,69 @@ def test_lists_that_name_files_and_records_stream_too(tmp_path):
 def here_of(place, tmp_path):
     from reasonflow.stream import Feed, Stream
     s = Stream(place, "robofac", tmp_path/"c4", seed=5); told(Feed(s, 1, ahead=0)); return s
+
+@pytest.fixture
+def datasets_hub(tmp_path, monkeypatch):
+    "The hub's data sets as a folder: a listing, and files behind hf://, whose first answers break off"
+    import sys, httpx, huggingface_hub
+    from types import SimpleNamespace
+    from fsspec.implementations.local import LocalFileSystem
+    from reasonflow.runs import file_hash
+    place, asked = tmp_path/"hub", []
+    class Hub(LocalFileSystem):
+        protocol, cachable = "hf", False
+        @classmethod
+        def _strip_protocol(cls, path): return str(place/path.removeprefix("hf://").removeprefix("datasets/")) if not str(path).startswith("/") else path
+        def cat_file(self, path, **kw):
+            asked.append(path)
+            if len(asked) == 1: raise httpx.ReadTimeout("the hub took too long")
+            return super().cat_file(path, **kw)
+    monkeypatch.setitem(sys.modules["fsspec.registry"]._registry, "hf", Hub)
+    def tree(self, name, **kw): return [SimpleNamespace(path=f.relative_to(place/name).as_posix(), size=f.stat().st_size, lfs=SimpleNamespace(sha256=file_hash(f))) for f in sorted((place/name).rglob("*")) if f.is_file()]
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_tree", tree)
+    return place, asked
+
+def test_a_data_set_on_the_hub(datasets_hub, tmp_path):
+    "By its name: only the split that is asked for, with the checksums of the listing; a connection that breaks is tried again"
+    from reasonflow.stream import Feed, Stream
+    place, asked = datasets_hub; rows_of(place/"me"/"mine")
+    stream = Stream("me/mine", cache=tmp_path/"cache", seed=5, pause=.01); assert all(s.sha256 and "train-" in s.url and s.url.startswith("hf://datasets/me/mine/data/") for s in stream.shards)
+    assert told(Feed(stream, 2)) == told(Feed(Stream(place/"me"/"mine", cache=tmp_path/"other", seed=5), 2)) and not stream.lost() and len(asked) == len(stream.shards) + 1
+
+def test_what_another_worker_throws_out_is_fetched_again(tmp_path):
+    from reasonflow.stream import Stream
+    place, _ = rows_of(tmp_path/"a"); stream = Stream(place, cache=tmp_path/"cache", seed=5); get, gone = stream.cache.get, []
+    def thrown(shard):
+        path = get(shard)
+        if not gone: gone.append(path); path.unlink()
+        return path
+    stream.cache.get = thrown; first = stream[0]
+    assert gone and not stream.lost() and not stream.bad and first.human == Stream(place, cache=tmp_path/"other", seed=5)[0].human
+
+def test_bad_rows_are_written_down_and_too_many_stop(tmp_path):
+    import pyarrow as pa, pyarrow.parquet as pq
+    from reasonflow.records import TooManyBad
+    from reasonflow.stream import Feed, Stream
+    place, _ = rows_of(tmp_path/"a"); (place/"index.json").unlink()
+    def spoil(every):
+        for f in (place/"data").glob("train-*.parquet"): t = pq.read_table(f); pq.write_table(t.set_column(t.schema.get_field_index("assistant"), "assistant", pa.array(["" if i % every == 0 else a for i, a in enumerate(t["assistant"].to_pylist())])), f)
+    spoil(4); stream = Stream(place, cache=tmp_path/"c", seed=5); assert len(set(told(Feed(stream, 1, workers=1)))) == 3*len(stream)//4
+    assert stream.summary() == f"{len(stream)//4} of {len(stream)} rows set aside, 0 of {len(stream.shards)} shards lost"      # a worker's count, told here
+    spoil(1)
+    with pytest.raises(TooManyBad, match="samples"): told(Feed(Stream(place, cache=tmp_path/"d", seed=5), 1))
+
+def test_the_trainer_fetches_ahead(tmp_path):
+    "From the step on at which it goes on, for every stream of a mixture"
+    import time
+    from types import SimpleNamespace
+    from reasonflow.stream import FetchAhead, Mixture, Stream
+    place, _ = rows_of(tmp_path/"a", n=40); a, b = (Stream(place, cache=tmp_path/f"cache {i}", seed=i) for i in (5, 6)); mixed = Mixture(dict(a=a, b=b), dict(a=.7, b=.3), 40, seed=1)
+    assert [k for _, k in mixed.at(10)] == [(mixed.which[:10] == i).sum() for i in (0, 1)]
+    ahead, args, state = FetchAhead(mixed), SimpleNamespace(per_device_train_batch_size=2, gradient_accumulation_steps=2, world_size=1), SimpleNamespace(is_local_process_zero=True, global_step=3)
+    ahead.on_train_begin(args, state, None); wanted = {s.cache.path(s.shards[i]) for s, k in mixed.at(12) for i in s.order.shards_from(k, 2)}
+    end = time.time() + 20
+    while time.time() < end and not all(p.exists() for p in wanted): time.sleep(.05)
+    ahead.on_train_end(args, state, None); assert {p for s in (a, b) for p in s.cache.folder.glob("*.parquet")} == wanted
 
 def test_cache_keeps_to_its_size(tmp_path):
     from reasonflow.stream import Cache, Feed, Stream
@@ -327,7 +392,7 @@ def trained(folder, processes=1, steps=4, batch=4, accumulate=1, lora=0, stop=No
         from reasonflow.runs import Run, seed_everything
         from reasonflow.sft import train_sft
         r = np.random.default_rng(0)
-        rows = [Sample("d", "trajectory", "Task: pick up the red cube. Trajectory?", str([[int(x), 222] for x in r.integers(100, 999, 5)]).replace(" ", ""), [r.integers(0, 255, (72, 72, 3), dtype=np.uint8)], "image", str(i), "trajectory") for i in range(64)]
+        rows = [Sample("d", "trajectory", "Task: pick up the red cube. Trajectory?", "Move the gripper." if i % 3 == 1 else str([[int(x), 222] for x in r.integers(100, 999, 1 + i % 5)]).replace(" ", ""), [r.integers(0, 255, (72, 72, 3), dtype=np.uint8)], "image", str(i), "trajectory") for i in range(64)]      # answers of all lengths, some without a coordinate
         model, processor = new_model(train_tokenizer(corpus()), "smoke")
         if {lora}: model = add_lora(model, {lora})
         seed_everything(0)
@@ -354,7 +419,7 @@ def close(a, b, rel=2e-3): return set(a) == set(b) and all(abs(x - y) <= rel*abs
 @pytest.mark.slow
 @pytest.mark.parametrize("lora", [0, 4])
 def test_two_processes_equal_one(tmp_path, lora):
-    "Batch 4 on one process, 2 on each of two, and 1 × accumulation 2 on each of two: the same losses and gradients"
+    "Batch 4 on one process, 2 on each of two, and 1 × accumulation 2 on each of two: the same losses and gradients, though their parts have unequal words and coordinates"
     one = trained(tmp_path/"one", 1, batch=4, lora=lora)
     two = trained(tmp_path/"two", 2, batch=2, lora=lora)
     assert len(one) == 4 and close(one, two), (one, two)
@@ -479,6 +544,26 @@ def test_unsloth_learns_as_plain_transformers(tmp_path):
     plain, quick = losses[False], losses[True]; assert plain[-1] < plain[0] and all(abs(a - b) < .05*a for a, b in zip(plain, quick)), losses
 
 # -- the rest of the way
+
+@pytest.mark.slow
+def test_stage1_at_preset_full_streams(tmp_path):
+    "Preset full's Stage 1 from two data sets, one of them behind a web server: adapters, gradient checkpointing, workers that decode, the card's proportions; goes on where it was stopped. tiny-sft stands in for the 4B"
+    import os, subprocess, sys
+    from reasonflow.runs import preset, read_metrics
+    import numpy as np
+    from reasonflow.stream import write_index
+    from test_records import affordance_row, png
+    place, _ = rows_of(tmp_path/"a"); far = tmp_path/"b"; (far/"images").mkdir(parents=True)
+    for i in range(12): (far/"images"/f"{i}.png").write_bytes(png(np.random.default_rng(i).integers(0, 255, (48, 64, 3), dtype=np.uint8)))
+    (far/"affordance.json").write_text(json.dumps([affordance_row(id=i, image_path=f"images/{i}.png", instruction=f"take thing {i}") for i in range(12)])); write_index(far)
+    def ask(steps, *more): return subprocess.run([sys.executable, "-m", "reasonflow.launch", "sft", "preset=full", "start=tiny-sft", f"folder={tmp_path/'run'}", f"steps={steps}", *more], cwd=ROOT, capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])), OMP_NUM_THREADS="1", HOME=str(tmp_path/"home")))
+    assert "give places=" in ask(2).stderr
+    with Server(far) as s:
+        r = ask(6, f"places={dict(published_subset=str(place), sharerobot_affordance=s.url)!r}"); assert r.returncode == 0, r.stderr[-3000:]
+        again = ask(6, f"places={dict(published_subset=str(place), sharerobot_affordance=s.url)!r}"); assert again.returncode == 0, again.stderr[-3000:]
+    rows = [m for m in read_metrics(tmp_path/"run") if "loss" in m]; assert [m["step"] for m in rows] == [5] and all(0 <= m["waiting"] <= 1 for m in rows)
+    newest = tmp_path/"run"/"checkpoints"/"checkpoint-6"; assert (newest/"adapter_model.safetensors").exists() and json.loads((newest/"adapter_config.json").read_text())["r"] == 16
+    S = preset("full").stage["sft"]; assert S["samples"]["molmoact"]/sum(S["samples"].values()) == pytest.approx(.32, abs=.02)
 
 @pytest.mark.slow
 def test_qwenpi_at_preset_full_on_local_copies(tmp_path):
