@@ -18,13 +18,13 @@ run: setup      ## run the stages' notebooks headless (PRESET=tiny), then print 
 test: setup libero ## run all tests: notebooks and library in step, the notebooks' own tests, tests/
 	@$(MAKE) --no-print-directory fresh
 	@echo "== the notebooks' own tests"; IN_TEST=1 OMP_NUM_THREADS=1 nbdev_test --n_workers 2 --do_print --timing
-	@echo "== tests/"; python -m pytest -q tests
+	@echo "== tests/"; OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadfile tests
 
 fast: setup     ## the quick part of the tests (no notebook is run)
 	@python -m pytest -q tests -m "not slow"
 
 lab: setup      ## open JupyterLab on the notebooks
-	@jupyter lab nbs
+	@jupyter lab nbs $$([ "$$(id -u)" = 0 ] && echo --allow-root)
 
 demo: setup     ## the tiny models live on a page, here on this machine (Ctrl-C ends it)
 	@reasonflow demo --open
@@ -38,7 +38,7 @@ bench: setup    ## frames, steps and answers a second
 docs: setup     ## the notebooks and pages as HTML, in _docs/ (nothing is run)
 	@python docs/build.py
 
-setup: $(VENV)/.ready renderer
+setup: $(VENV)/.ready renderer ## the environment in .venv, and the renderer; nothing is run
 
 # torch first and by exact version: what asks for plain torch later is then content with it
 $(VENV)/.ready: settings.ini constraints.txt setup.py
@@ -47,7 +47,7 @@ $(VENV)/.ready: settings.ini constraints.txt setup.py
 	@echo "== installing into $(VENV) (some minutes the first time)"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $@
+	@touch $@; echo "== installed: make lab opens the notebooks, make run runs them, make doctor looks at what this machine has"
 
 renderer: $(VENV)/.ready
 	@$(BIN)/python -c 'from reasonflow.world import screen; screen(32)' 2>/dev/null || { \

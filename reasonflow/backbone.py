@@ -168,6 +168,7 @@ def load(name:str, # folder, shipped name such as `tiny-sft`, or hub name
     if unsloth: return _load_unsloth(where, image)
     if Path(where).is_dir():
         config = json.loads((Path(where)/"config.json").read_text())
+        if "policy" in config: raise ValueError(f"{where} is a policy, not a language model: `load_policy` reads it, and `reasonflow eval --suite tabletop` measures it")
         if config.get("model_type") != "qwen3_5": raise ValueError(f"{where} holds a {config.get('model_type')!r} model: this project's checkpoints are 'qwen3_5'")
         if not (Path(where)/"model.safetensors").exists() and not list(Path(where).glob("model*.safetensors")): raise FileNotFoundError(f"{where} has no model.safetensors: its weights are missing")
     if (Path(where)/"base.json").exists() and any(json.loads((Path(where)/"base.json").read_text()).get(k) for k in ("base", "squeezed")):

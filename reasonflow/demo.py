@@ -783,7 +783,10 @@ def warming() -> list: # of functions
     v = world_view()
     return [lambda: in_vectors(v), *(functools.partial(model, n) for n in STAGES if n != "tiny-student"), lambda: [None for _ in in_words("tiny-teacher", v, True)], policy, lambda: stage(v.scene, 288).draw()]
 
-def warm_up(): [WORKER.submit(f).result() for f in WORKER.submit(warming).result()]      # a visitor's request comes in between
+def warm_up():
+    try: [WORKER.submit(f).result() for f in WORKER.submit(warming).result()]      # a visitor's request comes in between
+    except RuntimeError as e:
+        if "shutdown" not in str(e): raise                                          # closed again before all was warm
 
 def launch(port:int|None=None, host:str="127.0.0.1", share:bool=False, block:bool=True, open_browser:bool=False):
     "Serve the page; `share` makes it public through Gradio's tunnel, and is off unless asked for. Returns the page and its address"

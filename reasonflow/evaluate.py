@@ -271,6 +271,7 @@ def write_down(folder, trial):
 
 def merged(folders) -> tuple: # list of `Trial`, and how many are missing
     "The shards of one evaluation"
+    if lacking := [f for f in folders if not (Path(f)/"request.json").exists()]: raise FileNotFoundError(f"{lacking[0]} holds no evaluation: give the folders that `reasonflow eval --folder` wrote")
     requests = [json.loads((Path(f)/"request.json").read_text()) for f in folders]; first = {k: v for k, v in requests[0].items() if k != "shard"}
     for f, r in zip(folders, requests):
         if other := [k for k in first | r if k != "shard" and r.get(k) != first.get(k)]: raise ValueError(f"{f} is of another evaluation than {folders[0]}: {other[0]} is {r.get(other[0])!r}, not {first.get(other[0])!r}")

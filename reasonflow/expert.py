@@ -724,7 +724,7 @@ def load_policy(name, **kw) -> ChunkPolicy:
     path = fetched(name)
     about = json.loads((path/"config.json").read_text())
     if about.get("policy") == "qwenpi": from reasonflow.qwenpi import load_qwenpi; return load_qwenpi(path, **kw)
-    if about.get("policy") != "cfm adapter": raise ValueError(f"{path} holds no policy of this kind ({about.get('policy') or about.get('model_type')})")
+    if about.get("policy") != "cfm adapter": raise ValueError(f"{path} is no policy ({about.get('policy') or about.get('model_type')}): take one, such as tiny-policy, or ask a language model with --suite grounding")
     if (found := weights_hash(about["student"])) != about["student_weights"]: raise ValueError(f"{path} was trained on the student {about['student']} ({about['student_weights']}); what that name means now is another ({found})")
     driver = new_driver(ExpertConfig(**about["expert"] | {"use": tuple(about["expert"]["use"])}), about["head"])
     driver.load_state_dict(unpack(packed_weights(path)))

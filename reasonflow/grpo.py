@@ -7,12 +7,12 @@ __all__ = ['FORBIDDEN', 'LIMITS', 'HEALTH', 'NothingToLearn', 'advantages', 'hid
            'importance_ratio', 'clipped_gain', 'kl_to_reference', 'grpo_loss', 'forbidden_ids', 'fork_answers',
            'own_images', 'sample_group', 'with_thought', 'restated', 'warmup_samples', 'rollout_samples', 'checked',
            'reward_function', 'shuffled', 'Collapse', 'Watchdog', 'as_prompts', 'FastRollouts', 'TeacherTrainer',
-           'grpo_config', 'train_grpo', 'draw_health', 'Live', 'BadBuffer', 'tokenizer_hash', 'thought_states',
-           'best_and_worst', 'write_buffer', 'read_buffer', 'resolved', 'reasoning_exam', 'kinds_of',
+           'vllm_settings', 'grpo_config', 'train_grpo', 'draw_health', 'Live', 'BadBuffer', 'tokenizer_hash',
+           'thought_states', 'best_and_worst', 'write_buffer', 'read_buffer', 'resolved', 'reasoning_exam', 'kinds_of',
            'rank_correlation', 'judge', 'reasoning_samples', 'gained', 'evaluate_reasoning']
 
 # %% ../nbs/02_grpo.ipynb #155c9b7f
-import copy, hashlib, io, json, math, re, warnings, zlib
+import copy, hashlib, importlib.util, io, json, math, re, warnings, zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -267,12 +267,18 @@ class TeacherTrainer(FastRollouts, SafeTrainer, GRPOTrainer):
     def batch_of(self, inputs): return inputs if hasattr(inputs, "items") else {k: v for part in self._buffered_inputs or [{}] for k, v in part.items()}
 
 # %% ../nbs/02_grpo.ipynb #d150000c
+def vllm_settings() -> dict: # for `train_grpo`
+    "Answers drawn by vLLM, beside the training on the same GPU, where it is installed; nothing elsewhere (`fork_answers` draws)"
+    if not torch.cuda.is_available() or importlib.util.find_spec("vllm") is None: return {}
+    return dict(use_vllm=True, vllm_mode="colocate", vllm_gpu_memory_utilization=.3)
+
 def grpo_config(folder, steps, prompts, group, lr, tok, max_length=144, iterations=2, beta=.02, loss_type="dr_grpo", level="token", save_steps=None, seed=0, **more):
     "TRL's settings for the teacher, with this project's defaults"
     settings = dict(report_to="none", gradient_checkpointing=False, bf16=torch.cuda.is_available(), log_completions=False, lr_scheduler_type="cosine", warmup_steps=max(1, steps//20), adam_beta2=.99, max_grad_norm=.5,
                     temperature=1., scale_rewards="none" if loss_type == "dr_grpo" else "group", logging_steps=1, save_strategy="steps" if save_steps else "no", save_steps=save_steps or steps, save_total_limit=2)
+    never = {"logit_bias": {i: -100. for i in forbidden_ids(tok)}} if more.get("use_vllm") else {"suppress_tokens": forbidden_ids(tok)}              # the same in either's words
     return GRPOConfig(output_dir=str(folder), max_steps=steps, per_device_train_batch_size=prompts*group, num_generations=group, max_completion_length=max_length, num_iterations=iterations, learning_rate=lr, beta=beta,
-                      loss_type=loss_type, importance_sampling_level=level, chat_template_kwargs={"enable_thinking": True}, generation_kwargs={"suppress_tokens": forbidden_ids(tok)}, seed=seed, data_seed=seed,
+                      loss_type=loss_type, importance_sampling_level=level, chat_template_kwargs={"enable_thinking": True}, generation_kwargs=never, seed=seed, data_seed=seed,
                       remove_unused_columns=False, use_cpu=not torch.cuda.is_available(), **(settings | more))
 
 def train_grpo(model, processor, samples, run, steps, prompts=8, group=8, lr=1e-4, reward="sharp", # one of `rewards.ANSWER_REWARDS`, or a function as TRL wants it

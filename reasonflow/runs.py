@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'PACKAGES', 'STYLE', 'Preset', 'preset', 'seed_everything', 'wilson', 'bootstrap', 'show', 'asset_folders',
-           'find_asset', 'hub_folder', 'find_checkpoint', 'fetched', 'weights_hash', 'versions', 'hardware', 'commit',
-           'peak_memory', 'file_hash', 'fingerprint', 'Run', 'read_metrics', 'style', 'smooth', 'report', 'restore',
-           'atomic_folder', 'flatten', 'save_state', 'load_state', 'same_request', 'NonFiniteLoss', 'SafeTrainer',
-           'ModuleTrainer', 'last_checkpoint', 'pack', 'unpack']
+           'find_asset', 'hub_folder', 'shipped_checkpoints', 'find_checkpoint', 'fetched', 'weights_hash', 'versions',
+           'hardware', 'commit', 'peak_memory', 'file_hash', 'fingerprint', 'Run', 'read_metrics', 'style', 'smooth',
+           'report', 'restore', 'atomic_folder', 'flatten', 'save_state', 'load_state', 'same_request', 'NonFiniteLoss',
+           'SafeTrainer', 'ModuleTrainer', 'last_checkpoint', 'pack', 'unpack']
 
 # %% ../nbs/foundations/runs.ipynb #10bb8d8a
 import hashlib, json, math, os, platform, random, shutil, subprocess, sys, time
@@ -28,6 +28,11 @@ class Preset:
     style: str                    # wording of the prompts, see `records.PROMPTS`
     frames: int                   # images a video becomes
     stage: dict = field(default_factory=dict)
+
+    def of(self, stage) -> dict:
+        "Its numbers for a stage"
+        if stage not in self.stage: raise ValueError(f"preset {self.name!r} has no numbers for {stage}: choose {' or '.join(p.name for p in PRESETS.values() if stage in p.stage) or 'a stage of ' + ', '.join(self.stage)}")
+        return self.stage[stage]
 
 PRESETS = {p.name: p for p in [
     Preset("smoke", "smoke", 72, "short", 2,
@@ -119,6 +124,8 @@ def hub_folder(name:str) -> Path:
     "Where `hub.fetch` puts what a name on the hub means: below $REASONFLOW_HOME, or ~/.cache/reasonflow"
     return Path(os.environ.get("REASONFLOW_HOME", Path.home()/".cache"/"reasonflow"))/"hub"/name.replace("/", "--")
 
+def shipped_checkpoints() -> list: return sorted({p.parent.name for f in asset_folders() for p in f.glob("checkpoints/*/config.json")})
+
 def find_checkpoint(name:str) -> str:
     "A checkpoint folder: a path, a shipped checkpoint's name, one that was fetched, or else the name itself, for the hub"
     if restore(name).is_dir():
@@ -127,8 +134,7 @@ def find_checkpoint(name:str) -> str:
     for folder in asset_folders():
         if (folder/"checkpoints"/name/"config.json").exists(): return str(folder/"checkpoints"/name)
     if "/" not in name or name.startswith((".", "/", "~")):
-        shipped = sorted(p.parent.name for f in asset_folders() for p in f.glob("checkpoints/*/config.json"))
-        raise FileNotFoundError(f"no checkpoint {name!r}: give a folder, a hub name (owner/name), or one of the shipped {', '.join(shipped) or '(none found)'}")
+        raise FileNotFoundError(f"no checkpoint {name!r}: give a folder, a hub name (owner/name), or one of the shipped {', '.join(shipped_checkpoints()) or '(none found)'}")
     return str(hub_folder(name)) if (hub_folder(name)/"config.json").exists() else name
 
 def fetched(name) -> Path:

@@ -379,6 +379,7 @@ def verify_subset(folder, image:int=448, targets=None) -> dict: # {split: {data 
     from collections import Counter
     folder, wrong, counts, questions = Path(folder), [], {}, {}
     want = {"dataset": "string", "type": "string", "human": "string", "assistant": "string", "media_type": "string"}
+    if not (folder/"index.json").exists(): raise FileNotFoundError(f"{folder} is no subset: it has no index.json. To make one: reasonflow subset {folder} NAME=FOLDER …")
     index = {r["name"]: r for r in json.loads((folder/"index.json").read_text())}
     if extra := {f.relative_to(folder).as_posix() for f in folder.rglob("*.parquet")} ^ set(index): wrong.append(f"index.json and the folder disagree about {sorted(extra)[0]}")
     for name, r in index.items():

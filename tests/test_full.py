@@ -543,6 +543,56 @@ def test_unsloth_learns_as_plain_transformers(tmp_path):
         for _ in range(8): loss = answer_loss(net, batch)[0]; loss.backward(); optimizer.step(); optimizer.zero_grad(); losses[through].append(float(loss.detach()))
     plain, quick = losses[False], losses[True]; assert plain[-1] < plain[0] and all(abs(a - b) < .05*a for a, b in zip(plain, quick)), losses
 
+@pytest.mark.skipif(not torch.cuda.is_available() or importlib.util.find_spec("unsloth") is None, reason="needs a GPU and unsloth")
+def test_unsloth_reinforces_as_plain_transformers(tmp_path):
+    "Log-probabilities of given answers, as GRPO asks for them, and two steps of GRPO that end well"
+    import unsloth                                                                            # before transformers is used
+    from reasonflow.backbone import Collator, add_lora, load, prompts
+    from reasonflow.bench import grpo_parts
+    from reasonflow.grpo import token_log_probs, train_grpo
+    from reasonflow.records import caption_samples
+    from reasonflow.runs import Run, read_metrics
+    model, processor = load("tiny-warm"); model.save_pretrained(tmp_path/"whole"); processor.tokenizer.save_pretrained(tmp_path/"whole")
+    rows, found = [caption_samples(400_000 + i)[0] for i in range(2)], {}
+    for through in (False, True):
+        torch.manual_seed(0); net, own = load(str(tmp_path/"whole"), unsloth=through, image=144); net = net.cuda()
+        once = {k: v.cuda() for k, v in prompts(Collator(own), rows, think=True).items()}
+        parts, mask = grpo_parts(net, own.tokenizer, once, once, 1, 8); batch = {("prompt_ids" if k == "input_ids" else "prompt_mask" if k == "attention_mask" else k): v for k, v in once.items()} | dict(completion_ids=torch.full((2, 8), 40, device="cuda"), completion_mask=torch.ones(2, 8, dtype=torch.long, device="cuda"))
+        with torch.no_grad(): found[through] = token_log_probs(net, batch)[0].float().cpu()
+        train_grpo(add_lora(net, 4), own, rows, Run("grpo", tmp_path/f"run{through}"), 2, prompts=1, group=2, max_length=16, iterations=1, beta=0., reward=lambda completions, **_: [1/(1 + len(c[0]["content"])) for c in completions])
+        assert len(read_metrics(tmp_path/f"run{through}")) == 2
+    assert (found[False] - found[True]).abs().mean() < .05*found[False].abs().mean()
+
+def test_vllm_draws_where_it_is(tmp_path, monkeypatch):
+    "Its settings, in TRL's words, with the marks that may not be drawn; our own drawing then stands aside"
+    from transformers import AutoTokenizer
+    from reasonflow import grpo
+    from reasonflow.runs import find_checkpoint
+    with monkeypatch.context() as m:
+        m.setattr(torch.cuda, "is_available", lambda: True); m.setattr(grpo.importlib.util, "find_spec", lambda name: name == "vllm" or None); settings = grpo.vllm_settings()
+        m.setattr(grpo.importlib.util, "find_spec", lambda name: None); assert grpo.vllm_settings() == {}
+    tok = AutoTokenizer.from_pretrained(find_checkpoint("tiny-base")); c, plain = (grpo.grpo_config(tmp_path, 2, 2, 2, 1e-4, tok, **more) for more in (settings, {}))
+    assert c.use_vllm and c.vllm_mode == "colocate" and list(c.generation_kwargs) == ["logit_bias"] and sorted(c.generation_kwargs["logit_bias"]) == sorted(plain.generation_kwargs["suppress_tokens"]) and not plain.use_vllm
+    class Theirs:
+        def _generate_single_turn(self, *a, **kw): return "drawn by vLLM"
+    class Both(grpo.FastRollouts, Theirs): use_vllm, use_transformers_continuous_batching = True, False
+    assert Both()._generate_single_turn([], [], {}, 2) == "drawn by vLLM"
+
+# -- speed
+
+@pytest.mark.slow
+def test_benchmarks_run(tmp_path):
+    "Those that take seconds, with their page and record; and the command for a GPU, at tiny size, each case in a process of its own"
+    import os, subprocess, sys
+    some = ["world", "train", "loader", "memory", "draws", "policy", "qwenpi"]
+    for words in (some, ["full", "--all"]):
+        r = subprocess.run([sys.executable, "-m", "reasonflow.bench", *words, "--seconds", ".05", "--json", str(tmp_path/"b.json"), "--page", str(tmp_path/"b.md")], cwd=ROOT, capture_output=True, text=True, env=os.environ | dict(OMP_NUM_THREADS="1"))
+        assert r.returncode == 0 and "did not run" not in r.stdout, (r.stdout + r.stderr)[-3000:]
+        found = json.loads((tmp_path/"b.json").read_text())["results"]; page = (tmp_path/"b.md").read_text()
+        assert set(found) == ({"full, tiny-base", "full, tiny-base no kernels"} if "full" in words else set(some)) and all(f"## {name}" in page for name in found)
+        assert "full" in words or all(abs(v - 1) < .15 for k, v in found["memory"].items() if "planned" in k)
+        assert all(v >= 0 and v == v for rows in found.values() for v in rows.values()) and all(0 < v < 1.5 for rows in found.values() for k, v in rows.items() if k.startswith(("flow", "a first", "prompt read", "GRPO step, u", "Stage 1 step")) and "share of the floor" in k)
+
 # -- the rest of the way
 
 @pytest.mark.slow
