@@ -97,11 +97,11 @@ ABOUT = '''\
 *This is the Colab copy of [nbs/%(name)s.ipynb](%(git)s/blob/%(branch)s/nbs/%(name)s.ipynb): run the cells from top to bottom. Cells called* Library *are folded: each takes its names from the installed library and, when it has been run, unfolds their source. To change that code, edit `/content/reasonflow/reasonflow/%(module)s.py` (the folder icon on the left) and restart the session.*'''
 
 # What a notebook lacks of "the same sample before and after", added behind the cell with this id
-def drive_twice(before, trial="Trial(suite, chosen[0], 400_000)", after='load_policy(str(run.folder/"policy"))', first="", when="before, with random weights"):
+def drive_twice(before, trial="Trial(suite, chosen[0], 400_000)", after='load_policy(str(run.folder/"policy"))', first="", when="before, with random weights", then="after"):
     return f"""{first}from reasonflow.evaluate import Trial, run_trials, strip
 from reasonflow.expert import load_policy
 tried = [run_trials(p, [{trial}], at_once=1, size=p.about.get("image", 144), progress=False)[0] for p in ({before}, {after})]
-strip(tried).suptitle("one scene: {when} (above), and after", x=0, ha="left", fontsize=9);"""
+strip(tried).suptitle("one scene: {when} (above), and {then}", x=0, ha="left", fontsize=9);"""
 def of_arm(arm): return f'load_policy(str(run.folder/"arms"/folder_of({arm})/"policy"))'
 FIRST_SCENE = 'Trial("tabletop", S["families"][0], 400_000)'
 DRIVEN = "## Before and after, in one scene\n\nA validation scene that is not chosen for its outcome: above the policy {before}, below the one that this run made."
@@ -129,8 +129,8 @@ for ax, when, said in zip(axes, ("before", "after", "the teacher"), (*paths, ans
 fig.suptitle(one.human, fontsize=9);"""),
     "expert": ("a3000073", DRIVEN.format(before="with random weights"), drive_twice('Policy(new_driver(replace(ExpertConfig(), use=use), head, S["draws"]), thinker.student, processor, some.norm, some.arm, think=asked["think"])', first='suite = "memory" if set(chosen) <= set(MEMORY) else "tabletop"\n')),
     "qwenpi": ("b3000061", DRIVEN.format(before="with a head of random weights"), drive_twice('QwenPolicy(QwenPI(load(S["vlm"])[0], shape, S["draws"]), processor, shown.norm, shown.arm, sight, noise=0., robot=shown.robot)', trial='Trial("tabletop", chosen[0], 400_000)', when="before, with a head of random weights")),
-    "coupling": ("c4000031", "## Before and after, in one scene\n\n*Before and after* are here the two arms: in the frozen one the language model is still `tiny-sft`, word for word. A validation scene that is not chosen for its outcome, driven by both.", drive_twice(of_arm('Arm("frozen", seed=seed)'), FIRST_SCENE, of_arm('Arm("full", seed=seed)'), when="nothing let through")),
-    "refine": ("f6000021", "## Without and with reasons, in one scene\n\nA validation scene that is not chosen for its outcome: above the arm that was told no reasons, below the one that was told true ones.", drive_twice(of_arm('arms["none"]'), FIRST_SCENE, of_arm('arms["true"]'), first="from reasonflow.coupling import folder_of\n", when="without reasons")),
+    "coupling": ("c4000031", "## Before and after, in one scene\n\n*Before and after* are here the two arms: in the frozen one the language model is still `tiny-sft`, word for word. A validation scene that is not chosen for its outcome, driven by both.", drive_twice(of_arm('Arm("frozen", seed=seed)'), FIRST_SCENE, of_arm('Arm("full", seed=seed)'), when="nothing let through", then="everything")),
+    "refine": ("f6000021", "## Without and with reasons, in one scene\n\nA validation scene that is not chosen for its outcome: above the arm that was told no reasons, below the one that was told true ones.", drive_twice(of_arm('arms["none"]'), FIRST_SCENE, of_arm('arms["true"]'), first="from reasonflow.coupling import folder_of\n", when="without reasons", then="with them")),
     "libero": ("d5000019", "*Before and after*, the last picture above: the benchmark's first initial state of the first task, driven by a head of random weights and by what this run made.", None),
     "rl": ("f500001a", DRIVEN.format(before="that it began with"), drive_twice('load_policy(S["start"])', trial='Trial("tabletop", config.families[0], 400_000)', after='load_policy(str(run.folder/"rounds/policy"))', when="the policy that it began with")),
 }

@@ -285,7 +285,7 @@ def plan(preset: str = typer.Option("full", help="small or full; smoke and tiny 
     for p in plans: _show_plan(p)
     facts = [{k: getattr(p, k) for k in "stage preset parameters learnt peak drawn downloads disk steps samples hours assumed".split()} | dict(memory=p.memory.table) for p in plans]
     if json_file: json_file.parent.mkdir(parents=True, exist_ok=True); json_file.write_text(json.dumps(facts if len(facts) > 1 else facts[0], indent=1))
-    if refused := [f"{p.stage}: {why}" for p in plans if (why := p.refusal(CARDS[gpu] if gpu else None))]: _fail("; ".join(refused))
+    if refused := [why if len(plans) == 1 else f"{p.stage}: {why}" for p in plans if (why := p.refusal(CARDS[gpu] if gpu else None))]: _fail("; ".join(refused))
     console.print("[green]fits[/green]" + (f" on {gpu}" if gpu else " here"))
 
 def _show_plan(p):

@@ -31,7 +31,7 @@ class Preset:
 
     def of(self, stage) -> dict:
         "Its numbers for a stage"
-        if stage not in self.stage: raise ValueError(f"preset {self.name!r} has no numbers for {stage}: choose {' or '.join(p.name for p in PRESETS.values() if stage in p.stage) or 'a stage of ' + ', '.join(self.stage)}")
+        if stage not in self.stage: raise ValueError(f"preset {self.name!r} has no numbers for {stage}: choose {' or '.join(p.name for p in PRESETS.values() if stage in p.stage) or 'from ' + ', '.join(self.stage)}")
         return self.stage[stage]
 
 PRESETS = {p.name: p for p in [

@@ -28,7 +28,7 @@ def site(tmp_path_factory):
         else: raise AssertionError(f"no address after {time.time() - began:.0f} s: {said}")
         print(f"\nserving after {time.time() - began:.1f} s")
         yield found[0].rstrip("/")
-    finally: p.terminate(); p.wait(10)
+    finally: p.terminate(); p.wait(60)
 
 class Visitor:
     "A browser with what the tests need of it"
@@ -91,7 +91,7 @@ def test_trajectory(v):
     at = lambda i: [float(v.all("#rf-editor circle")[i].get_attribute(k)) for k in ("cx", "cy")]
     was = at(2); v.b.execute_script("arguments[0].scrollIntoView({block: 'center'})", v.wait("#rf-editor svg"))
     ActionChains(v.b).click_and_hold(v.all("#rf-editor circle")[2]).move_by_offset(60, 30).release().perform()
-    v.wait("body", lambda e: "path" in v.query(), 30); assert at(2)[0] > was[0] + 80 and at(2)[1] > was[1] + 30; dragged = at(2)
+    v.wait("body", lambda e: "path" in v.query(), 90); assert at(2)[0] > was[0] + 80 and at(2)[1] > was[1] + 30; dragged = at(2)
     from selenium.webdriver.common.keys import Keys
     v.all("#rf-editor circle")[4].send_keys(Keys.ARROW_LEFT); link = v.b.current_url
     v.wait("body", lambda e: v.b.current_url != link, 30)

@@ -584,13 +584,12 @@ def test_vllm_draws_where_it_is(tmp_path, monkeypatch):
 def test_benchmarks_run(tmp_path):
     "Those that take seconds, with their page and record; and the command for a GPU, at tiny size, each case in a process of its own"
     import os, subprocess, sys
-    some = ["world", "train", "loader", "memory", "draws", "policy", "qwenpi"]
+    some = ["loader", "draws", "policy", "qwenpi"]
     for words in (some, ["full", "--all"]):
         r = subprocess.run([sys.executable, "-m", "reasonflow.bench", *words, "--seconds", ".05", "--json", str(tmp_path/"b.json"), "--page", str(tmp_path/"b.md")], cwd=ROOT, capture_output=True, text=True, env=os.environ | dict(OMP_NUM_THREADS="1"))
         assert r.returncode == 0 and "did not run" not in r.stdout, (r.stdout + r.stderr)[-3000:]
         found = json.loads((tmp_path/"b.json").read_text())["results"]; page = (tmp_path/"b.md").read_text()
         assert set(found) == ({"full, tiny-base", "full, tiny-base no kernels"} if "full" in words else set(some)) and all(f"## {name}" in page for name in found)
-        assert "full" in words or all(abs(v - 1) < .15 for k, v in found["memory"].items() if "planned" in k)
         assert all(v >= 0 and v == v for rows in found.values() for v in rows.values()) and all(0 < v < 1.5 for rows in found.values() for k, v in rows.items() if k.startswith(("flow", "a first", "prompt read", "GRPO step, u", "Stage 1 step")) and "share of the floor" in k)
 
 # -- the rest of the way
