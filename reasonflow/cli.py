@@ -233,7 +233,7 @@ def refine(folder: Path = typer.Argument(..., help="where arms, rationales and r
 # %% ../nbs/cli.ipynb #8f41c0b7
 @app.command()
 def rl(folder: Path = typer.Argument(..., help="where runs and results are kept; the same folder again goes on"), data: Path = typer.Option(..., "--demos", help="the demonstrations that the policy began with, as `reasonflow demos` makes them"),
-       start: str = typer.Option(..., help="the flow policy that they began as, folder or shipped name"), methods: str = typer.Option("success imitated", help="as of rl.STUDY, with ';', or all"), seeds: int = typer.Option(3, min=1), episodes: int = typer.Option(150, min=2, help="test scenes, and as many of unseen combinations"), table: Path = typer.Option(None, help="CSV for the results, FOLDER/results.csv without; runs that stand in it already are not run again")):
+       start: str = typer.Option(..., help="the flow policy that they began as, folder or shipped name"), methods: str = typer.Option("Flow-SDE, GRPO; Flow-SDE, GRPO, by lot", help="as of rl.STUDY, with ';', or all"), seeds: int = typer.Option(3, min=1), episodes: int = typer.Option(150, min=2, help="test scenes, and as many of unseen combinations"), table: Path = typer.Option(None, help="CSV for the results, FOLDER/results.csv without; runs that stand in it already are not run again")):
     "Reinforcement from success: several methods, several seeds, one start, on scenes that none has tried."
     from reasonflow.expert import prepare
     from reasonflow.rl import STUDY, study

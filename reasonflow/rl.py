@@ -363,39 +363,39 @@ def change(before, *afters) -> dict: # lists of `Trial`, one for each run; a res
     return dict(value=float(d.mean()), low=float(d.mean() - half), high=float(d.mean() + half), n=len(d))
 
 # %% ../nbs/05_rl.ipynb #f5000051
-_picking, _little = dict(families=("pick up",), horizon=64, episodes=100), dict(way_kw=(("low", .03), ("high", .06)))
-_imitate = _picking | _little | dict(credit="imitate", rounds=2, scenes=1500, group=1, batch=32, updates=1200, lr=6e-4, share=.8, every=1)
-_gradient = _picking | dict(rounds=24, scenes=16, group=8, batch=256, every=6)                     # about as many attempts
-STUDY = {"success imitated": _imitate, "the same, by lot": _imitate | dict(lot=True), "the same, demonstrations alone": _imitate | dict(share=0., scenes=3),
-         "Flow-Noise, GRPO": _gradient | _little, "Flow-Noise, PPO": _gradient | _little | dict(credit="ppo"), "Flow-SDE, GRPO": _gradient | dict(way="flow-sde", way_kw=(("start", 0.), ("level", .1))), "aim, GRPO": _gradient | dict(way="aim", lr=1e-4), "FPO, GRPO": _gradient | dict(way="fpo")}
+_picking, _little = dict(families=("pick up",), horizon=64, episodes=100), dict(way_kw=(("start", 1.), ("low", .03), ("high", .06)))
+_gradient = _picking | dict(rounds=24, scenes=16, group=8, batch=256, every=4, lr=1e-4)
+_sde, _imitate = _gradient | dict(way="flow-sde", way_kw=(("start", 1.), ("level", .3))), _picking | _little | dict(credit="imitate", rounds=2, scenes=1500, group=1, batch=32, updates=1200, lr=6e-4, share=.8, every=1)      # about as many attempts
+STUDY = {"Flow-SDE, GRPO": _sde, "Flow-SDE, GRPO, by lot": _sde | dict(lot=True), "Flow-SDE, PPO": _sde | dict(credit="ppo"), "Flow-Noise, GRPO": _gradient | _little, "FPO, GRPO": _gradient | dict(way="fpo"), "aim, GRPO": _gradient | dict(way="aim"),
+         "success imitated": _imitate, "success imitated, by lot": _imitate | dict(lot=True), "demonstrations alone": _imitate | dict(share=0., scenes=3)}
 
 def study(folder, start, runs, # [(method of `STUDY`, seed), …]
           table, # CSV; `…-curves.csv` beside it
           shown=None, # `Moments` of the demonstrations that it began with
           tested:int=150, # scenes of each kind
-          progress=True, **kw): # for `RLConfig`
-    "Runs of several methods from one policy: rows of the table. Goes on where it was stopped"
+          workers:int=2, progress=True, **kw): # for `RLConfig`
+    "Runs of several methods from one policy: rows of the table. Goes on where it was stopped. Before and after are driven with as much noise at the beginning of a chunk as was tried with, and with none"
     folder, table = Path(folder), Path(table); curves = table.with_name(f"{table.stem}-curves.csv"); began = weights_hash(start)
     read = lambda p: list(csv.DictReader(open(p))) if p.exists() else []
-    rows, points = read(table), read(curves)
+    rows, points, rate = read(table), read(curves), lambda ts: wilson(sum(t.success for t in ts), len(ts))
     if strange := {r["start"] for r in rows} - {began}: raise ValueError(f"{table} tells of runs that began as {strange.pop()}; {start} is {began}: take another table")
-    def drive(name, suite, families, where): return evaluate_policy(str(name), suite, tested, families=families, workers=1, progress=progress, folder=where)[1]
-    def asked(families): return ("families tried", "tabletop", families), ("unseen combinations", "held out", families)
+    config = lambda method, seed: RLConfig(**STUDY[method] | kw, seed=seed)
+    def tests(c): tried = WAYS[c.way](64, **dict(c.way_kw)).start; return [(words + ("" if noise == tried else ", from no noise"), suite, noise) for words, suite in (("families tried", "tabletop"), ("unseen combinations", "held out")) for noise in dict.fromkeys((tried, 0.))]
+    def drive(name, part, c, words, suite, noise): return evaluate_policy(str(name), suite, tested, families=c.families, workers=workers, progress=progress, folder=folder/f"{part}, {suite}, noise {noise:g}", loop=dict(horizon=c.horizon), noise=noise)[1]
+    def add(method, seed, what, r): rows.append(dict(start=began, method=method, seed=seed, what=what, **{k: r[k] for k in ("value", "low", "high", "n")}))
     for method, seed in runs:
         if any((r["method"], str(r["seed"])) == (method, str(seed)) for r in rows): continue
-        c = RLConfig(**STUDY[method] | kw, seed=seed); box = folder/f"{method} {seed}"
+        c, box = config(method, seed), folder/f"{method} {seed}"
         rounds = fine_tune(start, box, c, shown if c.credit == "imitate" else None, progress)
         points += [dict(start=began, method=method, seed=seed, round=r["round"], attempts=r["episodes"], steps=r["steps"], what=what, **{k: v.get(k) for k in ("value", "low", "high", "n")}) for r in rounds for what, v in [("attempts", wilson(round(r.get("success", 0)*c.scenes*c.group), c.scenes*c.group)), ("validation", r.get("validation"))] if v and (what == "validation" or r["round"])]
-        for words, *where in asked(c.families):
-            before, after = (drive(n, *where, folder/f"{part}, {words}") for n, part in ((start, "before"), (box/"policy", box.name)))
-            rate = lambda ts: wilson(sum(t.success for t in ts), len(ts))
-            rows += [dict(start=began, method=method, seed=seed, what=f"{w}, {words}", **{k: v[k] for k in ("value", "low", "high", "n")}) for w, v in (("before", rate(before)), ("after", rate(after)), ("rise", change(before, after)))]
+        for test in tests(c):
+            before, after = drive(start, "before", c, *test), drive(box/"policy", box.name, c, *test)
+            for what, r in (("before", rate(before)), ("after", rate(after)), ("rise", change(before, after))): add(method, seed, f"{what}, {test[0]}", r)
         write_rows(curves, points); write_rows(table, rows)
     for method in dict.fromkeys(m for m, _ in runs): # all seeds together
         seeds = list(dict.fromkeys(str(r["seed"]) for r in rows if r["method"] == method and r["seed"] != "all")); rows = [r for r in rows if (r["method"], r["seed"]) != (method, "all")]
         if len(seeds) < 2: continue
-        for words, *where in asked(RLConfig(**STUDY[method] | kw).families):
-            r = change(drive(start, *where, folder/f"before, {words}"), *(drive(folder/f"{method} {s}/policy", *where, folder/f"{method} {s}, {words}") for s in seeds))
-            rows.append(dict(start=began, method=method, seed="all", what=f"rise, {words}", **{k: r[k] for k in ("value", "low", "high", "n")}))
+        c = config(method, 0)
+        for test in tests(c): add(method, "all", f"rise, {test[0]}", change(drive(start, "before", c, *test), *(drive(folder/f"{method} {s}/policy", f"{method} {s}", c, *test) for s in seeds)))
         write_rows(table, rows)
     return rows
