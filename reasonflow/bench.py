@@ -319,11 +319,12 @@ def bench_full(seconds:float=10., shape=None, unsloth=False, lora:int=16, group:
     return {k: v for k, v in out.items() if v == v}           # without a GPU nobody knows the most memory
 
 # %% ../nbs/bench.ipynb #df53921c
-def in_processes(seconds:float, unsloth=None) -> tuple: # {case: results}, {case: why not}
+def in_processes(seconds:float) -> tuple: # {case: results}, {case: why not}
     "`bench_full` for both sizes, with and without compiled kernels, through transformers and through unsloth, each in a fresh process; without a GPU the tiny shape"
-    import importlib.util, subprocess, tempfile, torch
+    import subprocess, tempfile, torch
+    from reasonflow.backbone import _has_unsloth
     shapes = ("Qwen/Qwen3.5-0.8B", "Qwen/Qwen3.5-4B") if torch.cuda.is_available() else ("tiny-base",)
-    ways = [[], ["--no-kernels"]] + ([["--unsloth"]] if (importlib.util.find_spec("unsloth") and torch.cuda.is_available()) else [])
+    ways = [[], ["--no-kernels"]] + ([["--unsloth"]] if torch.cuda.is_available() and _has_unsloth() else [])
     done, failed = {}, {}
     for shape in shapes:
         for way in ways:
