@@ -30,7 +30,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5VisionAttention, apply_rotary_pos_emb_vision
 from transformers.utils import logging as hf_logging
-from .runs import atomic_folder, fetched, find_checkpoint, pack, unpack, weights_hash
+from .runs import atomic_folder, find_checkpoint, pack, unpack, weights_hash
 
 hf_logging.set_verbosity_error(); hf_logging.disable_progress_bar()    # its remarks on missing CUDA kernels are no news on a laptop
 
@@ -161,7 +161,7 @@ def load(name:str, # folder, shipped name such as `tiny-sft`, or hub name
         ) -> tuple: # (model, processor)
     "A model and its processor"
     where = find_checkpoint(name)
-    if not where.startswith(PLAIN): where = str(fetched(name))
+    if not where.startswith(PLAIN): from reasonflow.hub import fetch; where = str(fetch(name))
     if unsloth is None and torch.cuda.is_available() and not (Path(where)/"base.json").exists():          # what lies partly elsewhere only this function can put together
         unsloth = _has_unsloth()
         if not unsloth: print("unsloth is not installed: plain transformers, and peft for adapters (slower, the same losses). For it: pip install unsloth")

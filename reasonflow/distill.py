@@ -25,7 +25,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM, Trainer, TrainingArgumen
 from transformers.cache_utils import Cache, DynamicLayer, LinearAttentionLayer
 from .backbone import Collator, bare, freeze_eyes, load, make_optimizer, mark_answer, prompts, save
 from .grpo import kinds_of, read_buffer, reasoning_exam, reasoning_samples, resolved, sample_group, with_thought
-from .runs import ModuleTrainer, NonFiniteLoss, Run, bootstrap, fetched, last_checkpoint, pack, seed_everything, unpack, wilson
+from .runs import ModuleTrainer, NonFiniteLoss, Run, bootstrap, last_checkpoint, pack, seed_everything, unpack, wilson
 from .sft import best_constant, ratio
 from .waypoints import SCALE, format_trajectory, parse_trajectory
 
@@ -419,7 +419,8 @@ def save_student(folder, both, processor, card="", dtype=torch.bfloat16, base=No
 
 def load_student(name, image=None): # Distillation, processor
     "From a folder or a shipped checkpoint's name"
-    path = fetched(name)
+    from reasonflow.hub import fetch
+    path = fetch(name)
     if not (path/"student.json").exists(): raise FileNotFoundError(f"{path} is no student: it has no student.json. 02_distill makes one; other checkpoints are measured with --suite grounding or reasoning")
     about, (model, processor) = json.loads((path/"student.json").read_text()), load(name, image=image)
     student = LatentStudent(model, processor.tokenizer.convert_tokens_to_ids("</think>"), about["latents"], about["points"], about["as_text"], about["bottleneck"])

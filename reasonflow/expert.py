@@ -32,7 +32,7 @@ from .distill import Cached, embed, load_student
 from .episodes import BadEpisode, EpisodeSet, Normalizer, chunk, normalization, read_normalization
 from .evaluate import SUITES, recorded, run_trials, summary, trials_of, write_down
 from .records import Quarantine, prompt
-from .runs import ModuleTrainer, Run, atomic_folder, fetched, find_checkpoint, fingerprint, last_checkpoint, same_request, show, unpack, weights_hash, wilson
+from .runs import ModuleTrainer, Run, atomic_folder, find_checkpoint, fingerprint, last_checkpoint, same_request, show, unpack, weights_hash, wilson
 from .world import WRIST, Scene, Tabletop
 
 # %% ../nbs/03_expert.ipynb #a3000005
@@ -721,7 +721,8 @@ def save_policy(folder, policy, student:str, card="", packed=False, start=None):
 
 def load_policy(name, **kw) -> ChunkPolicy:
     "From a folder or a shipped name, whichever kind it is; `kw` as for `Policy`"
-    path = fetched(name)
+    from reasonflow.hub import fetch
+    path = fetch(name)
     about = json.loads((path/"config.json").read_text())
     if about.get("policy") == "qwenpi": from reasonflow.qwenpi import load_qwenpi; return load_qwenpi(path, **kw)
     if about.get("policy") != "cfm adapter": raise ValueError(f"{path} is no policy ({about.get('policy') or about.get('model_type')}): take one, such as tiny-policy, or ask a language model with --suite grounding")

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'PACKAGES', 'STYLE', 'Preset', 'preset', 'seed_everything', 'wilson', 'bootstrap', 'show', 'asset_folders',
-           'find_asset', 'hub_folder', 'shipped_checkpoints', 'find_checkpoint', 'fetched', 'weights_hash', 'versions',
-           'hardware', 'commit', 'peak_memory', 'file_hash', 'fingerprint', 'Run', 'read_metrics', 'style', 'smooth',
-           'report', 'restore', 'atomic_folder', 'flatten', 'save_state', 'load_state', 'same_request', 'NonFiniteLoss',
+           'find_asset', 'hub_folder', 'shipped_checkpoints', 'find_checkpoint', 'weights_hash', 'versions', 'hardware',
+           'commit', 'peak_memory', 'file_hash', 'fingerprint', 'Run', 'read_metrics', 'style', 'smooth', 'report',
+           'restore', 'atomic_folder', 'flatten', 'save_state', 'load_state', 'same_request', 'NonFiniteLoss',
            'SafeTrainer', 'ModuleTrainer', 'last_checkpoint', 'pack', 'unpack']
 
 # %% ../nbs/foundations/runs.ipynb #10bb8d8a
@@ -136,11 +136,6 @@ def find_checkpoint(name:str) -> str:
     if "/" not in name or name.startswith((".", "/", "~")):
         raise FileNotFoundError(f"no checkpoint {name!r}: give a folder, a hub name (owner/name), or one of the shipped {', '.join(shipped_checkpoints()) or '(none found)'}")
     return str(hub_folder(name)) if (hub_folder(name)/"config.json").exists() else name
-
-def fetched(name) -> Path:
-    "The folder of a checkpoint; one that is on the hub alone is brought here first"
-    from reasonflow.hub import fetch
-    return Path(path) if Path(path := find_checkpoint(name)).is_dir() else fetch(path)
 
 def weights_hash(checkpoint):
     "Which weights these are: the start of the SHA-256 of what answers in a folder or shipped checkpoint (model, student's slots and head, expert), wherever it is stored; None for one on the hub"
