@@ -116,20 +116,20 @@ def ranks(w): # bfloat16 to int32
 
 def of_ranks(r): return torch.where(r < 0, -r - 1 - 0x8000, r).to(torch.int16).view(torch.bfloat16)
 
-def way(to, start): # tensors of bfloat16, to {part: tensor}, or None where it is no shorter than `to` itself
-    "How many steps each number has gone, as bytes; those that went too far are kept as they are"
-    steps = (ranks(to) - ranks(start)).flatten(); far = (steps.abs() > 127).nonzero()[:, 0]
-    if len(far) > len(steps)/20: return None
-    return {"steps": steps.index_fill(0, far, 0).to(torch.int8), "far": far.int(), "there": to.flatten()[far]}
+def way(to, start): # tensors of bfloat16, to {part: bytes}
+    "How many steps each number has gone, forth (even) or back (odd): of short ways the upper byte is 0. Ways wrap around at the row's ends"
+    steps = ((ranks(to) - ranks(start) + 2**15) % 2**16 - 2**15).flatten(); folded = torch.where(steps < 0, -2*steps - 1, 2*steps)
+    return {part: (folded//unit % 256).to(torch.uint8).view(torch.int8) for part, unit in (("near", 1), ("far", 256))}
 
-def walked(start, steps, far, there):
+def walked(start, near, far):
     "What `way` leads to"
-    to = of_ranks(ranks(start).flatten() + steps); to[far.long()] = there
-    return to.reshape(start.shape)
+    near, far = (b.view(torch.uint8).int() for b in (near, far)); folded = near + 256*far; steps = torch.where(folded % 2 == 1, -(folded + 1)//2, folded//2)
+    return of_ranks((ranks(start) + steps.view_as(start) + 2**15) % 2**16 - 2**15)
 
 def squeezed(tensors): # {name: tensor}, to {name: tensor} and {name: shape}
-    "Large tensors of bfloat16 as their lower bytes and the Huffman code of the upper ones, of int8 as theirs; the rest as it is"
-    def short(b): c = zlib.compressobj(9, strategy=zlib.Z_HUFFMAN_ONLY); return torch.frombuffer(bytearray(c.compress(b.contiguous().numpy().tobytes()) + c.flush()), dtype=torch.uint8)
+    "Large tensors of bfloat16 as their lower bytes and a Huffman code of the upper ones, of int8 as theirs (of repetitions too, where that is shorter); the rest as it is"
+    def code(b, strategy): c = zlib.compressobj(9, strategy=strategy); return c.compress(b) + c.flush()
+    def short(b): b = b.contiguous().numpy().tobytes(); return torch.frombuffer(bytearray(min((code(b, s) for s in (zlib.Z_HUFFMAN_ONLY, zlib.Z_RLE)), key=len)), dtype=torch.uint8)
     shapes, out = {k: list(v.shape) for k, v in tensors.items() if v.numel() > 1000 and v.dtype in (torch.bfloat16, torch.int8)}, {}
     for k, v in tensors.items():
         bytes_ = v.detach().cpu().flatten().view(torch.uint8).view(v.numel(), -1) if k in shapes else None
@@ -184,9 +184,9 @@ def weights_of(name) -> dict: # name: tensor
     own = load_file(where/"model.safetensors")
     if not (where/"base.json").exists(): return own
     about = json.loads((where/"base.json").read_text()); own = loose(own, about.get("squeezed", {}))
-    if about["base"] and (found := weights_hash(about["base"])) != about["weights"]: raise ValueError(f"{where} shares tensors with {about['base']} ({about['weights']}), but that name now means other weights ({found})")
     theirs = weights_of(about["base"]) if about["base"] else {}
-    near = {k: walked(theirs[k], *(own.pop(f"{k}.{part}") for part in ("steps", "far", "there"))) for k in about.get("near", ())}
+    if theirs and (found := weights_hash(about["base"], theirs)) != about["weights"]: raise ValueError(f"{where} shares tensors with {about['base']} ({about['weights']}), but that name now means other weights ({found})")
+    near = {k: walked(theirs[k], *(own.pop(f"{k}.{part}") for part in ("near", "far"))) for k in about.get("near", ())}
     whole = {k: theirs[k] for k in about["shared"]} | near | own
     return whole | {k: whole[same].clone() for k, same in about["tied"].items()}
 
@@ -214,7 +214,8 @@ def slim(folder, base=None, squeeze=False): # are large tensors written as codes
     tied = {k: embedding for k in ("lm_head.weight",) if k in own and torch.equal(own[k], own[embedding])}
     if not base and not tied and not squeeze: return
     rest = {k: v for k, v in own.items() if k not in shared and k not in tied}
-    near = {k: w for k, v in rest.items() if k in theirs and v.dtype == theirs[k].dtype == torch.bfloat16 and v.shape == theirs[k].shape and v.numel() > 1000 and (w := way(v, theirs[k]))}
+    size = lambda ts: sum(t.nbytes for t in squeezed(ts)[0].values())
+    near = {k: w for k, v in rest.items() if k in theirs and v.dtype == theirs[k].dtype == torch.bfloat16 and v.shape == theirs[k].shape and v.numel() > 1000 and size(w := way(v, theirs[k])) < size({k: v})}
     rest = {k: v for k, v in rest.items() if k not in near} | {f"{k}.{part}": v for k, w in near.items() for part, v in w.items()}
     rest, shapes = squeezed(rest) if base or squeeze else (rest, {})                                                          # without a base the stock classes should read it
     save_file(rest, folder/"model.safetensors", metadata={"format": "pt"})
@@ -244,12 +245,12 @@ def stepped(packed, start, sign): # as of `pack`, {name: tensor}, −1 or +1
     on = lambda k: (start[k].float()/packed[f"{k}.scale"].reshape(-1, *[1]*(start[k].dim() - 1))).round().int()
     return {k: (q.int() + sign*on(k)).to(torch.uint8).view(torch.int8) if q.dtype == torch.int8 and k in start else q for k, q in packed.items()}
 
-def stored(weights, packed=False, # a byte a weight at most, as Huffman codes?
+def stored(weights, packed:bool|int=False, # a byte a weight at most, as Huffman codes? A number: the largest byte, less than 127 for coarser weights
            start=None): # a policy (shipped name) from which bytes are kept as steps
     "A policy's tensors as its file holds them, and what `config.json` has to say of it"
     if start and not packed: raise ValueError("steps from another policy are bytes: packed=True")
     facts = dict(start=start, start_weights=weights_hash(start)) if start else {}
-    if packed: weights = pack(weights)
+    if packed: weights = pack(weights, 127 if packed is True else packed)
     if start: weights = stepped(weights, unpack(packed_weights(find_checkpoint(start))), -1)
     weights, shapes = squeezed(weights) if packed else (weights, {})
     return weights, facts | (dict(squeezed=shapes) if shapes else {})

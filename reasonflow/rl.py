@@ -355,18 +355,21 @@ def fine_tune(name, folder, c:RLConfig=RLConfig(), shown=None, # `Moments` of th
     return rows
 
 # %% ../nbs/05_rl.ipynb #f5000017
-def change(before, *afters) -> dict: # lists of `Trial`, one for each run; a result
-    "Rise of success, after minus before, scene by scene, mean of the runs"
-    then = {t.key: float(t.success) for t in before}; now = [{t.key: float(t.success) for t in ts} for ts in afters]
-    if any(set(n) != set(then) for n in now): raise ValueError("before and after were not measured in the same scenes")
-    d = np.array([np.mean([n[k] for n in now]) - v for k, v in then.items()]); half = 1.96*d.std(ddof=1)/len(d)**.5 if len(d) > 1 else float("nan")
+def change(before, *afters) -> dict: # lists of `Trial`; `before` may be a list of several runs' lists too; a result
+    "Rise of success, after minus before, scene by scene, means of the runs"
+    runs = lambda lists: [{t.key: float(t.success) for t in ts} for ts in lists]
+    then, now = runs(before if before and isinstance(before[0], list) else [before]), runs(afters)
+    if any(set(n) != set(then[0]) for n in then + now): raise ValueError("before and after were not measured in the same scenes")
+    d = np.array([np.mean([n[k] for n in now]) - np.mean([n[k] for n in then]) for k in then[0]]); half = 1.96*d.std(ddof=1)/len(d)**.5 if len(d) > 1 else float("nan")
     return dict(value=float(d.mean()), low=float(d.mean() - half), high=float(d.mean() + half), n=len(d))
+
 
 # %% ../nbs/05_rl.ipynb #f5000051
 _picking, _little = dict(families=("pick up",), horizon=64, episodes=100), dict(way_kw=(("start", 1.), ("low", .03), ("high", .06)))
 _gradient = _picking | dict(rounds=24, scenes=16, group=8, batch=256, every=4, lr=1e-4)
+_half = _gradient | dict(rounds=12)
 _sde, _imitate = _gradient | dict(way="flow-sde", way_kw=(("start", 1.), ("level", .3))), _picking | _little | dict(credit="imitate", rounds=2, scenes=1500, group=1, batch=32, updates=1200, lr=6e-4, share=.8, every=1)      # about as many attempts
-STUDY = {"Flow-SDE, GRPO": _sde, "Flow-SDE, GRPO, by lot": _sde | dict(lot=True), "Flow-SDE, PPO": _sde | dict(credit="ppo"), "Flow-Noise, GRPO": _gradient | _little, "FPO, GRPO": _gradient | dict(way="fpo"), "aim, GRPO": _gradient | dict(way="aim"),
+STUDY = {"Flow-SDE, GRPO": _sde, "Flow-SDE, GRPO, by lot": _sde | dict(lot=True), "Flow-SDE, PPO": _sde | dict(credit="ppo", rounds=12), "Flow-Noise, GRPO": _half | _little, "FPO, GRPO": _half | dict(way="fpo"), "aim, GRPO": _half | dict(way="aim"),
          "success imitated": _imitate, "success imitated, by lot": _imitate | dict(lot=True), "demonstrations alone": _imitate | dict(share=0., scenes=3)}
 
 def study(folder, start, runs, # [(method of `STUDY`, seed), …]
@@ -392,10 +395,12 @@ def study(folder, start, runs, # [(method of `STUDY`, seed), …]
             before, after = drive(start, "before", c, *test), drive(box/"policy", box.name, c, *test)
             for what, r in (("before", rate(before)), ("after", rate(after)), ("rise", change(before, after))): add(method, seed, f"{what}, {test[0]}", r)
         write_rows(curves, points); write_rows(table, rows)
-    for method in dict.fromkeys(m for m, _ in runs): # all seeds together
-        seeds = list(dict.fromkeys(str(r["seed"]) for r in rows if r["method"] == method and r["seed"] != "all")); rows = [r for r in rows if (r["method"], r["seed"]) != (method, "all")]
+    for method in dict.fromkeys(m for m, _ in runs): # all seeds together; and beside those by lot
+        seeds_of = lambda m: list(dict.fromkeys(str(r["seed"]) for r in rows if r["method"] == m and r["seed"] != "all")); seeds, lot = seeds_of(method), f"{method}, by lot"; rows = [r for r in rows if (r["method"], r["seed"]) != (method, "all")]
         if len(seeds) < 2: continue
-        c = config(method, 0)
-        for test in tests(c): add(method, "all", f"rise, {test[0]}", change(drive(start, "before", c, *test), *(drive(folder/f"{method} {s}/policy", f"{method} {s}", c, *test) for s in seeds)))
+        c = config(method, 0); all_of = lambda m, test: [drive(folder/f"{m} {s}/policy", f"{m} {s}", c, *test) for s in seeds_of(m)]
+        for test in tests(c):
+            add(method, "all", f"rise, {test[0]}", change(drive(start, "before", c, *test), *all_of(method, test)))
+            if seeds_of(lot) == seeds: add(method, "all", f"more than by lot, {test[0]}", change(all_of(lot, test), *all_of(method, test)))
         write_rows(table, rows)
     return rows

@@ -43,7 +43,7 @@ PRESETS = {p.name: p for p in [
             "qwenpi": dict(vlm="tiny-student", student="tiny-student", families="pick up", episodes=2, every=8, steps=3, batch=4, draws=2, lr=1.2e-3, eval=2),
             "coupling": dict(families=("pick up",), episodes=8, every=8, steps=3, batch=4, eval=2, held=2, workers=1),
             "libero": dict(vlm="tiny-student", start="tiny-qwenpi", suite="libero_goal", tasks="put_the_bowl_on_the_plate", episodes=1, every=8, steps=2, batch=4, draws=2, lr=1.2e-3, vary=.1, eval=1, workers=1),
-            "rl": dict(start="tiny-policy", families="pick up", rounds=1, scenes=2, group=2, horizon=24, every=1, episodes=2),
+            "rl": dict(start="tiny-policy-few", way="flow-sde", way_kw=(("start", 1.), ("level", .3)), families="pick up", rounds=1, scenes=2, group=2, horizon=24, every=1, episodes=2),
             "attention": dict(scenes=2, drives=2), "failure": dict(rides=24, films=1, promise=.2),
             "refine": dict(families=("pick up",), episodes=8, every=8, steps=3, batch=4, eval=2, held=2, workers=1)}),
     Preset("tiny", "tiny-base", 144, "short", 3,
@@ -54,7 +54,7 @@ PRESETS = {p.name: p for p in [
             "qwenpi": dict(vlm="tiny-student", student="tiny-student", families="pick up", episodes=80, every=4, steps=90, batch=16, draws=4, lr=1.2e-3, eval=20),
             "coupling": dict(families=("pick up",), episodes=24, every=4, steps=30, batch=16, eval=8, held=6, workers=2),
             "libero": dict(vlm="tiny-student", start="tiny-qwenpi", suite="libero_goal", tasks="put_the_bowl_on_the_stove,put_the_bowl_on_the_plate", episodes=6, every=4, steps=40, batch=16, draws=4, lr=1.2e-3, vary=.1, eval=4, workers=2),
-            "rl": dict(start="tiny-policy", families="pick up,put on,put into", way_kw=(("low", .03), ("high", .06)), rounds=2, scenes=6, group=4, every=2, episodes=30),
+            "rl": dict(start="tiny-policy-few", way="flow-sde", way_kw=(("start", 1.), ("level", .3)), families="pick up", rounds=3, scenes=16, group=8, batch=256, lr=1e-4, horizon=64, every=3, episodes=100),      # the first three rounds of `rl.STUDY`
             "attention": dict(scenes=24, drives=16), "failure": dict(rides=90, films=4, promise=.1),
             "refine": dict(families=("pick up",), episodes=24, every=4, steps=30, batch=16, eval=8, held=6, workers=2)}),
     Preset("small", "Qwen/Qwen3.5-0.8B", 448, "card", 8, {"sft": dict(episodes=4000, steps=4000, batch=1, accumulate=8, lr=2e-5, eval=200, lora=16, more=dict(gradient_checkpointing=True)),
@@ -137,14 +137,14 @@ def find_checkpoint(name:str) -> str:
         raise FileNotFoundError(f"no checkpoint {name!r}: give a folder, a hub name (owner/name), or one of the shipped {', '.join(shipped_checkpoints()) or '(none found)'}")
     return str(hub_folder(name)) if (hub_folder(name)/"config.json").exists() else name
 
-def weights_hash(checkpoint):
+def weights_hash(checkpoint, model=None): # the model's tensors, where they were put together already
     "Which weights these are: the start of the SHA-256 of what answers in a folder or shipped checkpoint (model, student's slots and head, expert), wherever it is stored; None for one on the hub"
     folder = Path(find_checkpoint(checkpoint))
     parts = [p.read_bytes() for n in ("model", "student", "expert") if (p := folder/f"{n}.safetensors").exists()]
     if (folder/"base.json").exists():                     # some of the model's tensors lie elsewhere: as if they lay here
         from safetensors.torch import save
         from reasonflow.backbone import weights_of
-        parts[0] = save(weights_of(folder), {"format": "pt"})
+        parts[0] = save(model or weights_of(folder), {"format": "pt"})
     elif (folder/"config.json").exists() and json.loads((folder/"config.json").read_text()).get("squeezed"):      # a policy in codes: as if it lay here as bytes
         from safetensors.torch import save
         from reasonflow.backbone import packed_weights
@@ -449,14 +449,14 @@ def last_checkpoint(folder):
     return str(max(found, key=lambda p: int(p.name.split("-")[1]))) if found else None
 
 # %% ../nbs/foundations/runs.ipynb #c0de8001
-def pack(weights): # {name: tensor} to {name: tensor}
+def pack(weights, most:int=127): # {name: tensor} to {name: tensor}; the largest byte: fewer values make a shorter code, and coarser weights
     "Matrices as bytes with a scale for each row, the rest as it is in bfloat16"
     import torch
     out = {}
     for k, w in weights.items():
         w = w.detach().cpu().float()
         if w.dim() < 2 or w.numel() < 1024: out[k] = w.bfloat16(); continue
-        scale = w.flatten(1).abs().amax(1).clamp(min=1e-12)/127
+        scale = w.flatten(1).abs().amax(1).clamp(min=1e-12)/most
         out |= {k: (w/scale.reshape(-1, *[1]*(w.dim() - 1))).round().to(torch.int8), f"{k}.scale": scale}
     return out
 
