@@ -18,7 +18,7 @@ run: setup      ## run the stages' notebooks headless (PRESET=tiny), then print 
 test: setup libero ## run all tests: notebooks and library in step, the notebooks' own tests, tests/
 	@$(MAKE) --no-print-directory fresh
 	@echo "== the notebooks' own tests"; IN_TEST=1 OMP_NUM_THREADS=1 nbdev_test --n_workers 2 --do_print --timing
-	@echo "== tests/"; OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadfile tests
+	@echo "== tests/"; OMP_NUM_THREADS=1 python -m pytest -q -n 2 --dist loadfile --durations 12 tests
 
 fast: setup     ## the quick part of the tests (no notebook is run)
 	@python -m pytest -q tests -m "not slow"

@@ -130,7 +130,7 @@ def bench_memory(seconds=None) -> dict:
     from reasonflow.plan import compared, compared_expert, step_of
     from reasonflow.runs import preset
     P = preset("tiny"); out = {}
-    for stage, r in (("Stage 1", compared(P.model, step_of("sft", P))), ("Stage 2, teacher", compared(P.model, step_of("grpo", P).but(batch=16))), ("Stage 3", compared_expert(P.of("expert")))): out |= {f"{stage}: MiB": r["measured"]/2**20, f"{stage}: planned / measured": r["ratio"]}
+    for stage, r in (("Stage 1", compared(P.model, step_of("sft", P))), ("Stage 2, teacher", compared(P.model, step_of("grpo", P).but(batch=16))), ("Stage 2, student", compared(P.model, step_of("distill", P))), ("Stage 3", compared_expert(P.of("expert")))): out |= {f"{stage}: MiB": r["measured"]/2**20, f"{stage}: planned / measured": r["ratio"]}
     return out
 
 # %% ../nbs/bench.ipynb #df539009

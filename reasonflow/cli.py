@@ -232,15 +232,16 @@ def refine(folder: Path = typer.Argument(..., help="where arms, rationales and r
 
 # %% ../nbs/cli.ipynb #8f41c0b7
 @app.command()
-def rl(folder: Path = typer.Argument(..., help="where runs and results are kept; the same folder again goes on"), data: Path = typer.Option(..., "--demos", help="the demonstrations that the policy began with, as `reasonflow demos` makes them"),
-       start: str = typer.Option(..., help="the flow policy that they began as, folder or shipped name"), methods: str = typer.Option("Flow-SDE, GRPO; Flow-SDE, GRPO, by lot", help="as of rl.STUDY, with ';', or all"), seeds: int = typer.Option(3, min=1), episodes: int = typer.Option(150, min=2, help="test scenes, and as many of unseen combinations"), table: Path = typer.Option(None, help="CSV for the results, FOLDER/results.csv without; runs that stand in it already are not run again")):
+def rl(folder: Path = typer.Argument(..., help="where runs and results are kept; the same folder again goes on"), data: Path = typer.Option(None, "--demos", help="the demonstrations that the policy began with, as `reasonflow demos` makes them: where successes are imitated"),
+       start: str = typer.Option("tiny-policy-few", help="the flow policy that they began as, folder or shipped name"), methods: str = typer.Option("Flow-SDE, GRPO; Flow-SDE, GRPO, by lot", help="as of rl.STUDY, with ';', or all"), seeds: int = typer.Option(3, min=1), episodes: int = typer.Option(150, min=2, help="test scenes, and as many of unseen combinations"), table: Path = typer.Option(None, help="CSV for the results, FOLDER/results.csv without; runs that stand in it already are not run again")):
     "Reinforcement from success: several methods, several seeds, one start, on scenes that none has tried."
     from reasonflow.expert import prepare
     from reasonflow.rl import STUDY, study
     chosen = list(STUDY) if methods == "all" else [m.strip() for m in methods.split(";")]
     if wrong := [m for m in chosen if m not in STUDY]: _fail(f"unknown method {wrong[0]!r}: choose from {'; '.join(STUDY)}")
     try:
-        shown = prepare(folder/"moments", data, json.loads((Path(find_checkpoint(start))/"config.json").read_text())["student"])
+        if (imitated := any(STUDY[m].get("credit") == "imitate" for m in chosen)) and data is None: _fail("imitation learns from the demonstrations, too: name their folder with --demos (`reasonflow demos DIR` makes some)")
+        shown = prepare(folder/"moments", data, json.loads((Path(find_checkpoint(start))/"config.json").read_text())["student"]) if imitated else None
         rows = study(folder, start, [(m, s) for s in range(seeds) for m in chosen], table or folder/"results.csv", shown, tested=episodes)
     except (FileNotFoundError, ValueError) as e: _fail(e)
     for r in rows: console.print(f"{r['method']:34}{r['seed']:>4}  {r['what']:34} {show({k: float(r[k]) for k in ('value', 'low', 'high')} | dict(n=r['n']))}", highlight=False)

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['QWEN3_5_08B', 'KNOWN', 'STATES', 'CARDS', 'USE', 'DRAW', 'SPARE', 'DATA', 'config_of', 'empty_model', 'count',
-           'Ledger', 'Part', 'trace', 'Step', 'prepare', 'tokens', 'parts', 'states', 'Memory', 'walk', 'memory',
-           'draw_walk', 'some_batch', 'profiled', 'measure_here', 'measure', 'set_against', 'compared', 'cache_bytes',
-           'drawing', 'Card', 'Data', 'this_machine', 'step_of', 'shared', 'qwenpi_memory', 'expert_looks',
-           'expert_memory', 'measure_expert_here', 'compared_expert', 'Plan', 'plan']
+           'Ledger', 'Part', 'trace', 'Step', 'prepare', 'tokens', 'verbalizer', 'thinking', 'parts', 'states',
+           'Memory', 'walk', 'memory', 'draw_walk', 'some_batch', 'profiled', 'measure_here', 'measure_student_here',
+           'measure', 'set_against', 'compared', 'cache_bytes', 'drawing', 'Card', 'Data', 'this_machine', 'step_of',
+           'shared', 'qwenpi_memory', 'expert_looks', 'expert_memory', 'measure_expert_here', 'compared_expert', 'Plan',
+           'plan']
 
 # %% ../nbs/foundations/plan.ipynb #f287d13f
 import copy, json, math, os, shutil, subprocess, sys, weakref
@@ -108,6 +109,8 @@ class Step:
     checkpointing: bool = False  # keep only the inputs of layers, compute the rest again
     gpu: bool = True
     loss: str = "answers"        # or picked: log-probabilities of whole answers, as TRL's GRPO computes them
+    thoughts: int = 0            # latent vectors before the answer, each a pass of its own; the answer is read off in one more
+    trace: int = 64              # tokens of a thought in words, that a verbalizer learns to read off them
     def but(self, **kw): return replace(self, **kw)
 
 class _Flash(torch.autograd.Function):
@@ -146,7 +149,26 @@ def prepare(model, step):
 
 def tokens(model, step): # of one sample
     v = model.config.vision_config
-    return step.frames*((step.image//v.patch_size//v.spatial_merge_size)**2 + 2) + step.words + step.answer
+    return step.frames*((step.image//v.patch_size//v.spatial_merge_size)**2 + 2) + step.words + (0 if step.thoughts else step.answer)
+
+def verbalizer(model):
+    "The one that Stage 2 would train beside this language model"
+    from reasonflow.distill import new_verbalizer
+    words = type("Words", (), dict(eos_token_id=None, pad_token_id=None, __len__=lambda _: model.config.text_config.vocab_size))()
+    with torch.device(model.lm_head.weight.device): return new_verbalizer(words, model.config.text_config.hidden_size)
+
+def thinking(model, step, kinds, places, T) -> list: # of `Part`
+    "A student's passes behind the prompt: a vector at a time, then its answer, through caches that gradients pass; what its verbalizer reads"
+    from reasonflow.distill import Cache, DynamicLayer, ReplacingLayer, verbalizer_loss
+    c, B = model.config.text_config, step.batch; c._attn_implementation = "planned"                    # for so few queries a CPU has such a kernel too
+    new = lambda n: torch.empty(B, n, c.hidden_size, dtype=model.lm_head.weight.dtype, device="meta", requires_grad=True)
+    def once(kind, m, n):
+        cache = Cache(layers=[ReplacingLayer() if k == "linear_attention" else DynamicLayer() for k in c.layer_types])
+        m(new(T), position_embeddings=places, attention_mask=None, past_key_values=cache)
+        return trace(kind.replace("_", " "), lambda h: m(h, position_embeddings=[p[:, :n] for p in places], attention_mask=None, past_key_values=cache), m.parameters(), new(n))
+    one, last = ({k: once(k, m, n) for k, m in kinds.items()} for n in (1, step.answer))
+    v = verbalizer(model); v.lm.config._attn_implementation = "eager"; ids = torch.zeros(B, step.trace, dtype=torch.long, device="meta")
+    return [*[one[k] for k in c.layer_types]*step.thoughts, *[last[k] for k in c.layer_types], trace("verbalizer", lambda z: verbalizer_loss(v, z, ids, torch.ones_like(ids)), v.parameters(), new(step.thoughts).float())]
 
 def parts(model, step) -> list: # of `Part`, in the order of the forward pass
     "Trace one layer of each kind, and line up as many as there are"
@@ -169,14 +191,15 @@ def parts(model, step) -> list: # of `Part`, in the order of the forward pass
     h = lambda: new(B, T, c.hidden_size)
     kinds = {k: text.layers[c.layer_types.index(k)] for k in dict.fromkeys(c.layer_types)}
     layer = {k: trace(k.replace("_", " "), lambda h: m(h, position_embeddings=places, attention_mask=mask if "full" in k else None), m.parameters(), h()) for k, m in kinds.items()}
+    width = B*T*c.hidden_size*dtype.itemsize
+    words = Part("words", 2*width, width, 2*width, 2*width + (4*net.lm_head.weight.numel() if net.lm_head.weight.requires_grad else 0))      # with the images put in place; the table is tied to the logits' matrix
+    way = [first, *[block]*v.depth, merge, words, *[layer[k] for k in c.layer_types]]
+    if step.thoughts: return way + thinking(net, step, kinds, places, T)
     rows, labels = torch.zeros(n, dtype=torch.long, device="meta"), torch.zeros(n, dtype=torch.long, device="meta")
     def end(h):
         logits = net.lm_head(text.norm(h).flatten(0, 1)[rows]).float()
         return F.cross_entropy(logits, labels, reduction="none").sum() if step.loss == "answers" else _Picked.apply(logits).sum()
-    head = trace("logits", end, [net.lm_head.weight, *text.norm.parameters()], h())
-    width = B*T*c.hidden_size*dtype.itemsize
-    words = Part("words", 2*width, width, 2*width, 2*width + (4*net.lm_head.weight.numel() if net.lm_head.weight.requires_grad else 0))      # with the images put in place; the table is tied to the logits' matrix
-    return [first, *[block]*v.depth, merge, words, *[layer[k] for k in c.layer_types], head]
+    return way + [trace("logits", end, [net.lm_head.weight, *text.norm.parameters()], h())]
 
 # %% ../nbs/foundations/plan.ipynb #bd5d3b08
 STATES = {"adamw": 8, "adamw_8bit": 2}                     # bytes for each number that is learnt, in float32 and in bytes
@@ -217,6 +240,7 @@ def memory(model, step, learnt_bytes=4) -> Memory:
     fixed = sum(p.numel()*p.element_size() for p in model.parameters() if not (step.lora and p.requires_grad))
     learnt = count(model, learnt=True)
     static = {"weights": fixed} | ({f"adapters of rank {step.lora}": learnt*learnt_bytes} if step.lora else {}) | {f"optimizer ({step.optimizer})": states(model, step.optimizer)}
+    if step.thoughts: n = count(verbalizer(model)); static["verbalizer and its optimizer"] = (4 + STATES["adamw"])*n; learnt += n
     grads = learnt*learnt_bytes
     if step.accumulate > 1: static["gradients, kept between the parts of a batch"] = grads
     way, _ = walk(some, step.checkpointing, step.accumulate > 1)
@@ -279,6 +303,20 @@ def measure_here(config, step, steps=2) -> dict: # bytes
             optimizer.step(); optimizer.zero_grad()
     return dict(peak=weights + profiled(run), weights=weights, rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*1024 - before)
 
+def measure_student_here(config, step, steps=2) -> dict: # bytes
+    "Most memory of real steps of Stage 2's student on this CPU, in this process"
+    import resource
+    from reasonflow.backbone import freeze_eyes
+    from reasonflow.distill import Distillation, LatentStudent
+    torch.manual_seed(0); model = Qwen3_5ForConditionalGeneration(Qwen3_5Config(**config)); quicken(model); batch = some_batch(model, step.but(answer=0)); d = config["text_config"]["hidden_size"]
+    both = Distillation(LatentStudent(freeze_eyes(model), 20, step.thoughts, step.answer - 1), verbalizer(model)).train()
+    weights, s = 4*count(both), both.student; optimizer = make_optimizer([s.model], 1e-4); optimizer.add_param_group(dict(params=[s.slots, *s.head.parameters(), *both.verbalizer.parameters()], weight_decay=0.))
+    ids = torch.randint(20, 200, (step.batch, step.trace)); batch |= {k: ids if k[-1] == "t" else torch.ones_like(ids) for k in ("best", "best_mask", "worst", "worst_mask")} | dict(state=torch.randn(step.batch, d), target=torch.rand(step.batch, step.answer - 1, 2))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*1024
+    def run():
+        for _ in range(steps): both(batch, frozen=False)[0].backward(); optimizer.step(); optimizer.zero_grad()
+    return dict(peak=weights + profiled(run), weights=weights, rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*1024 - before)
+
 def measure(what, *asked) -> dict:
     "`measure_here`, or another of this module's functions by name, in a process of its own"
     code = "import json, sys; from reasonflow import plan; what, asked = sys.argv[1], json.loads(sys.argv[2]); print(json.dumps(getattr(plan, what)(*(plan.Step(**a) if isinstance(a, dict) and 'checkpointing' in a else a for a in asked))))"
@@ -292,7 +330,7 @@ def set_against(m:Memory, found) -> dict:
 
 def compared(name, step) -> dict:
     config = name if isinstance(name, dict) else config_of(name)
-    return set_against(memory(empty_model(config, torch.float32), step), measure("measure_here", config, step))
+    return set_against(memory(empty_model(config, torch.float32), step), measure("measure_student_here" if step.thoughts else "measure_here", config, step))
 
 # %% ../nbs/foundations/plan.ipynb #b03e7169
 def cache_bytes(config, sequences, length, dtype_bytes=2) -> dict:
@@ -353,7 +391,7 @@ def step_of(stage, p:Preset) -> Step:
     if stage == "sft": return step.but(batch=S["batch"], accumulate=S.get("accumulate", 1), checkpointing=more.get("gradient_checkpointing", False), frozen_eyes=S.get("frozen_eyes", False))
     if stage == "grpo": return step.but(batch=train["prompts"]*train["group"], answer=train.get("max_length", 144), accumulate=train.get("gradient_accumulation_steps", 1), loss="picked", frozen_eyes=not S.get("lora"),
                                         checkpointing=train.get("gradient_checkpointing", False), optimizer="adamw_8bit" if "8bit" in train.get("optim", "") else "adamw")      # TRL's own optimizer
-    if stage == "distill": return step.but(batch=S["batch"], answer=12, accumulate=more.get("gradient_accumulation_steps", 1), frozen_eyes=True, vision=False)     # no checkpointing: it would drop the cache that the thoughts need
+    if stage == "distill": return step.but(batch=S["batch"], answer=6, thoughts=6, accumulate=more.get("gradient_accumulation_steps", 1), frozen_eyes=True, vision=False)     # no checkpointing: it would drop the cache that the thoughts need
     raise ValueError(f"{stage} is planned by its own model, see `plan`")
 
 # %% ../nbs/foundations/plan.ipynb #f7efbdbc

@@ -206,6 +206,8 @@ class RLConfig:
     draws: int = 2                       # noises for each such look
     batch: int = 64
     lr: float = 2e-5
+    warm: int = 0                        # first rounds, over which it rises, and last ones, over which it falls to nothing, when not imitating
+    settle: int = 0
     critic_lr: float = 1e-3
     low: float = .2
     high: float = .28
@@ -242,7 +244,7 @@ class Tuner:
         self.student = policy.sight.student if c.nudge else None
         learnt = self.way.learnt(policy.driver.expert)
         thinking = [p.requires_grad_(True) for n, p in self.student.named_parameters() if ".layers." in n and "visual" not in n or n == "slots"] if c.nudge else []
-        self.optimizer = MuonAdamW(policy.driver.groups(c.lr), weight_decay=1e-4) if c.credit == "imitate" else torch.optim.AdamW([dict(params=learnt, lr=c.lr)] + ([dict(params=thinking, lr=c.lr/10)] if thinking else []) + [dict(params=self.critic.parameters(), lr=c.critic_lr)], weight_decay=0.)
+        self.optimizer = MuonAdamW(policy.driver.groups(c.lr), weight_decay=1e-4) if c.credit == "imitate" else torch.optim.AdamW([dict(params=learnt, lr=c.lr)] + ([dict(params=thinking, lr=c.lr/10)] if thinking else []) + [dict(params=self.critic.parameters(), lr=c.critic_lr)], weight_decay=0.); self.rates = [g["lr"] for g in self.optimizer.param_groups]
 
     def credit(self, tried, success): # attempts, and (scenes·group,) which of them count as done; list of (decision, advantage, target of the critic or None), and how many groups were mixed
         c = self.c; success = torch.tensor(success).float().view(-1, c.group); advantages, mixed = group_advantages(success)
@@ -260,7 +262,7 @@ class Tuner:
         thought = self.student(self.policy.sight.batch([f["image"] for f in firsts], [f["task"] for f in firsts]))
         return -.5*(((latents - thought.latents)/self.c.nudge)**2).sum((1, 2))
 
-    def learn(self, rows, rng): # facts of the round
+    def learn(self, rows, rng, pace:float=1.): # share of the learning rate; facts of the round
         c, facts = self.c, dict(ratio=[], clipped=[], loss=[], critic=[]); old = {}
         if c.nudge:
             with torch.no_grad(): old = {id(d): float(self.latent_score([d["first"]], d["look"]["latents"][None].float())) for d, *_ in rows if d["first"]}
@@ -272,6 +274,7 @@ class Tuner:
                 for g in self.optimizer.param_groups: g["lr"] = c.lr*.5*(1 + math.cos(math.pi*k/c.updates))
                 losses.append(self._imitate([self.lessons[j] for j in rng.choice(len(p), n, p=p/p.sum())] if n else [], [self.shown[int(j)] for j in rng.integers(len(self.shown), size=c.batch - n)] if self.shown else []))
             return dict(loss=float(np.mean(losses)), lessons=len(self.lessons))
+        for g, rate in zip(self.optimizer.param_groups, self.rates): g["lr"] = rate*pace
         for _ in range(c.passes):
             order = rng.permutation(len(rows))
             for at in range(0, len(order), c.batch):
@@ -346,7 +349,7 @@ def fine_tune(name, folder, c:RLConfig=RLConfig(), shown=None, # `Moments` of th
         tried = attempts(policy, tuner.way, scenes, c.group, generator, c.nudge, horizon=c.horizon); success = float(np.mean([t.success for t, _ in tried]))
         counts = [t.success for t, _ in tried]; learnt, mixed = tuner.credit(tried, rng.permutation(counts) if c.lot else counts)
         if c.credit == "imitate" and learnt: lessons_to(folder/f"lessons/{i}.safetensors", [r[0] for r in learnt]); learnt = [(d, *r[1:]) for d, r in zip(lessons_from(folder/f"lessons/{i}.safetensors"), learnt)]      # as a resumed run would find them
-        facts = tuner.learn(learnt, rng) if learnt or tuner.lessons or shown else {}
+        facts = tuner.learn(learnt, rng, min(1., i/(c.warm + 1), (c.rounds + 1 - i)/(c.settle + 1))) if learnt or tuner.lessons or shown else {}
         row = dict(round=i, episodes=rows[-1]["episodes"] + len(tried), steps=rows[-1]["steps"] + sum(t.steps for t, _ in tried), success=success, mixed=mixed) | facts
         if i % c.every == 0 or i == c.rounds: row["validation"] = measure()
         keep(row); bar.update(); bar.set_postfix_str(f"success {success:.0%}, {mixed} of {c.scenes} scenes mixed")
@@ -366,10 +369,9 @@ def change(before, *afters) -> dict: # lists of `Trial`; `before` may be a list 
 
 # %% ../nbs/05_rl.ipynb #f5000051
 _picking, _little = dict(families=("pick up",), horizon=64, episodes=100), dict(way_kw=(("start", 1.), ("low", .03), ("high", .06)))
-_gradient = _picking | dict(rounds=24, scenes=16, group=8, batch=256, every=4, lr=1e-4)
-_half = _gradient | dict(rounds=12)
-_sde, _imitate = _gradient | dict(way="flow-sde", way_kw=(("start", 1.), ("level", .3))), _picking | _little | dict(credit="imitate", rounds=2, scenes=1500, group=1, batch=32, updates=1200, lr=6e-4, share=.8, every=1)      # about as many attempts
-STUDY = {"Flow-SDE, GRPO": _sde, "Flow-SDE, GRPO, by lot": _sde | dict(lot=True), "Flow-SDE, PPO": _sde | dict(credit="ppo", rounds=12), "Flow-Noise, GRPO": _half | _little, "FPO, GRPO": _half | dict(way="fpo"), "aim, GRPO": _half | dict(way="aim"),
+_gradient = _picking | dict(rounds=12, scenes=16, group=8, batch=256, every=4, lr=1e-4, warm=4)
+_sde = _gradient | dict(way="flow-sde", way_kw=(("start", 1.), ("level", .3))); _long, _imitate = _sde | dict(rounds=24, settle=8), _picking | _little | dict(credit="imitate", rounds=2, scenes=1500, group=1, batch=32, updates=1200, lr=6e-4, share=.8, every=1)      # about as many attempts
+STUDY = {"Flow-SDE, GRPO": _long, "Flow-SDE, GRPO, by lot": _long | dict(lot=True), "Flow-SDE, PPO": _sde | dict(credit="ppo"), "Flow-Noise, GRPO": _gradient | _little, "FPO, GRPO": _gradient | dict(way="fpo"), "aim, GRPO": _gradient | dict(way="aim"),
          "success imitated": _imitate, "success imitated, by lot": _imitate | dict(lot=True), "demonstrations alone": _imitate | dict(share=0., scenes=3)}
 
 def study(folder, start, runs, # [(method of `STUDY`, seed), …]

@@ -106,6 +106,11 @@ def test_copies_are_what_the_script_makes():
     for name in NAMES: assert (ROOT/"colab"/f"{name}.ipynb").read_text() == generate.text_of(name), f"colab/{name}.ipynb: run `python colab/generate.py` and commit the result"
     assert set(NAMES) == set(__import__("reasonflow.cli", fromlist=["NOTEBOOKS"]).NOTEBOOKS.values())
 
+@pytest.mark.parametrize("stage", [k for k, (_, *extra) in generate.EXTRAS.items() if any("run.folder" in (e or "") for e in extra)])
+def test_what_a_run_made_is_looked_at_when_it_is_made(stage):
+    cells = {c["id"]: "".join(c["source"]) for c in json.loads((ROOT/"nbs"/f"{next(n for n, s in generate.STAGES.items() if s == stage)}.ipynb").read_text())["cells"]}
+    ids, at = list(cells), generate.EXTRAS[stage][0]; assert any("run.finish()" in cells[i] for i in ids[:ids.index(at) + 1]), at
+
 def test_check_says_what_is_not_in_step(tmp_path):
     import shutil
     for part in ("nbs", "colab"): shutil.copytree(ROOT/part, tmp_path/part, ignore=shutil.ignore_patterns("__pycache__", "foundations", ".ipynb_checkpoints"))

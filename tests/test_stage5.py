@@ -92,3 +92,21 @@ def test_a_run_goes_on_where_libero_is_not(tmp_path, monkeypatch):
     assert "is no folder" in json.loads((tmp_path/"run/results.json").read_text())["not run"]["value"]
     page = report({"libero": tmp_path/"run"}, tmp_path/"report/report.html", "smoke").read_text()
     assert "is no folder" in page and "../run/notebook.ipynb" in page
+
+def test_success_alone_has_lifted_the_policy_of_few_demonstrations():
+    "Of three seeds, more than the same with successes dealt out by lot, and also where nobody demonstrated; from the shipped start"
+    import csv
+    from reasonflow.runs import find_asset, weights_hash
+    with open(find_asset("results/tiny-policy-rl.csv")) as f: rows = list(csv.DictReader(f))
+    with open(find_asset("results/tiny-policy-rl-curves.csv")) as f: assert {p["start"] for p in csv.DictReader(f)} == {r["start"] for r in rows} == {weights_hash("tiny-policy-few")}
+    found = lambda what, seed="all": next(r for r in rows if (r["method"], r["seed"], r["what"]) == ("Flow-SDE, GRPO", seed, what)); value = lambda r, k="value": float(r[k])
+    for kind in ("families tried", "unseen combinations"):
+        assert value(found(f"rise, {kind}"), "low") > 0 and value(found(f"more than by lot, {kind}"), "low") > 0 and value(found(f"rise, {kind}")) >= .1
+        assert all(value(found(f"after, {kind}", s)) > value(found(f"before, {kind}", s)) and int(found(f"after, {kind}", s)["n"]) == 150 for s in "012")
+        assert value(found(f"rise, {kind}, from no noise"), "high") > 0
+
+def test_rl_command_names_what_is_missing():
+    from typer.testing import CliRunner
+    from reasonflow.cli import app
+    ask = lambda *args: " ".join(CliRunner().invoke(app, ["rl", "nowhere", *args]).output.split())
+    assert "--demos" in ask("--methods", "success imitated") and "unknown method 'luck'" in ask("--methods", "luck") and "no checkpoint 'nobody'" in ask("--start", "nobody")
