@@ -206,8 +206,8 @@ class RLConfig:
     draws: int = 2                       # noises for each such look
     batch: int = 64
     lr: float = 2e-5
-    warm: int = 0                        # first rounds, over which it rises, and last ones, over which it falls to nothing, when not imitating
-    settle: int = 0
+    warm: int = 0                        # first rounds, over which it rises, when not imitating
+    settle: int = 0                      # last rounds, over which it falls almost to nothing, likewise
     critic_lr: float = 1e-3
     low: float = .2
     high: float = .28
