@@ -8,6 +8,7 @@ __all__ = ['TRAINING', 'BLOCKS', 'INNER', 'stored', 'needed', 'cells_of', 'value
 # %% ../nbs/launch.ipynb #b82d8595
 import ast, importlib, json, sys
 from pathlib import Path
+import torch.distributed as dist
 from filelock import FileLock
 
 TRAINING = {"sft": ("01_sft", "train_sft("), "grpo": ("02_grpo", "train_grpo("), "distill": ("02_distill", "train_student("), "expert": ("03_expert", "train_driver("), "qwenpi": ("03_qwenpi", "train_driver(")}     # notebook, and what its training cell calls
@@ -70,6 +71,7 @@ def launch(stage, **parameters):
 def main():
     try: launch(sys.argv[1] if len(sys.argv) > 1 else "", **{k: value_of(v) for k, _, v in (a.partition("=") for a in sys.argv[2:])})
     except ValueError as e: sys.exit(f"error: {e}")
+    if dist.is_available() and dist.is_initialized(): dist.destroy_process_group()          # threads of open connections would end the process with an error now and then
 
 # %% ../nbs/launch.ipynb #63054d9b
 if __name__ == "__main__" and "__file__" in globals(): main()

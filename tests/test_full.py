@@ -409,6 +409,7 @@ def trained(folder, processes=1, steps=4, batch=4, accumulate=1, lora=0, stop=No
             sft.GroundingTrainer.__init__ = patched
         t = train_sft(model, processor, rows, Run("sft", {str(folder)!r}), {steps}, {batch}, 1e-3, {accumulate}, save_steps=2, disable_tqdm=True, report_to="none", log_steps=1, **{more!r})
         if t.is_world_process_zero(): print("of", t.args.world_size, "processes,", t.accelerator.distributed_type)
+        if torch.distributed.is_initialized(): torch.distributed.destroy_process_group()
     """)
     script = Path(f"{folder}.py"); script.write_text(code)
     r = subprocess.run([sys.executable, *([] if processes == 1 else start(processes)), str(script)], capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])), OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false") | env)
