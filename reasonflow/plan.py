@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['QWEN3_5_08B', 'KNOWN', 'STATES', 'CARDS', 'USE', 'DRAW', 'SPARE', 'DATA', 'config_of', 'empty_model', 'count',
            'Ledger', 'Part', 'trace', 'Step', 'prepare', 'tokens', 'verbalizer', 'thinking', 'parts', 'states',
-           'Memory', 'walk', 'memory', 'draw_walk', 'some_batch', 'profiled', 'measure_here', 'measure_student_here',
-           'measure', 'set_against', 'compared', 'cache_bytes', 'drawing', 'Card', 'Data', 'this_machine', 'step_of',
-           'shared', 'qwenpi_memory', 'expert_looks', 'expert_memory', 'measure_expert_here', 'compared_expert', 'Plan',
-           'plan']
+           'Memory', 'walk', 'memory', 'draw_walk', 'some_batch', 'profiled', 'taken', 'measure_here',
+           'measure_student_here', 'measure', 'set_against', 'compared', 'cache_bytes', 'drawing', 'Card', 'Data',
+           'this_machine', 'step_of', 'shared', 'qwenpi_memory', 'expert_looks', 'expert_memory', 'measure_expert_here',
+           'compared_expert', 'Plan', 'plan']
 
 # %% ../nbs/foundations/plan.ipynb #f287d13f
 import copy, json, math, os, shutil, subprocess, sys, weakref
@@ -278,9 +278,14 @@ def profiled(run) -> int: # bytes
     for e in sorted((e for e in prof.profiler.kineto_results.events() if e.name() == "[memory]"), key=lambda e: e.start_ns()): alive += e.nbytes(); peak = max(peak, alive)
     return peak
 
+def taken(weights, run) -> dict: # bytes
+    "Most memory of `run()` on this CPU, beside what `weights` take, and what the process grew by"
+    import resource
+    rss = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*1024
+    before = rss(); return dict(peak=weights + profiled(run), weights=weights, rss=rss() - before)
+
 def measure_here(config, step, steps=2) -> dict: # bytes
     "Most memory of real steps on this CPU, in this process"
-    import resource
     from trl.trainer.utils import selective_log_softmax
     torch.manual_seed(0)
     model = Qwen3_5ForConditionalGeneration(Qwen3_5Config(**config))
@@ -292,7 +297,6 @@ def measure_here(config, step, steps=2) -> dict: # bytes
     weights, learnt = sum(p.numel()*p.element_size() for p in model.parameters()), [p for p in model.parameters() if p.requires_grad]
     optimizer = make_optimizer([model], 1e-4) if step.optimizer == "muon" else torch.optim.AdamW(learnt, 1e-4, foreach=False)
     batch = some_batch(bare(model), step)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*1024
     def loss():
         if step.loss == "answers": return answer_loss(model, batch)[0]
         inputs = {k: v for k, v in batch.items() if k not in ("labels", "weights", "number_targets", "look_at")}                    # as TRL asks for log-probabilities
@@ -301,21 +305,19 @@ def measure_here(config, step, steps=2) -> dict: # bytes
         for _ in range(steps):
             for _ in range(step.accumulate): (loss()/step.accumulate).backward()
             optimizer.step(); optimizer.zero_grad()
-    return dict(peak=weights + profiled(run), weights=weights, rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*1024 - before)
+    return taken(weights, run)
 
 def measure_student_here(config, step, steps=2) -> dict: # bytes
     "Most memory of real steps of Stage 2's student on this CPU, in this process"
-    import resource
     from reasonflow.backbone import freeze_eyes
     from reasonflow.distill import Distillation, LatentStudent
     torch.manual_seed(0); model = Qwen3_5ForConditionalGeneration(Qwen3_5Config(**config)); quicken(model); batch = some_batch(model, step.but(answer=0)); d = config["text_config"]["hidden_size"]
     both = Distillation(LatentStudent(freeze_eyes(model), 20, step.thoughts, step.answer - 1), verbalizer(model)).train()
     weights, s = 4*count(both), both.student; optimizer = make_optimizer([s.model], 1e-4); optimizer.add_param_group(dict(params=[s.slots, *s.head.parameters(), *both.verbalizer.parameters()], weight_decay=0.))
     ids = torch.randint(20, 200, (step.batch, step.trace)); batch |= {k: ids if k[-1] == "t" else torch.ones_like(ids) for k in ("best", "best_mask", "worst", "worst_mask")} | dict(state=torch.randn(step.batch, d), target=torch.rand(step.batch, step.answer - 1, 2))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*1024
     def run():
         for _ in range(steps): both(batch, frozen=False)[0].backward(); optimizer.step(); optimizer.zero_grad()
-    return dict(peak=weights + profiled(run), weights=weights, rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*1024 - before)
+    return taken(weights, run)
 
 def measure(what, *asked) -> dict:
     "`measure_here`, or another of this module's functions by name, in a process of its own"
@@ -440,14 +442,13 @@ def expert_memory(S, prompt=320) -> Memory: # tokens of a prompt with one pictur
 
 def measure_expert_here(S, prompt=320, steps=2) -> dict: # bytes
     "Most memory of real steps of the expert on this CPU, in this process"
-    import resource
     from reasonflow.backbone import MuonAdamW
     from reasonflow.expert import ExpertConfig, Look, new_driver
-    torch.manual_seed(0); d = new_driver(ExpertConfig(**S.get("config", {})), draws=S["draws"]); weights = 4*count(d); optimizer = MuonAdamW(d.groups(1e-4)); before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*1024
+    torch.manual_seed(0); d = new_driver(ExpertConfig(**S.get("config", {})), draws=S["draws"]); weights = 4*count(d); optimizer = MuonAdamW(d.groups(1e-4))
     def run():
         look, actions, real = expert_looks(d.expert.config, S["batch"], prompt)
         for _ in range(steps): d.expert.loss(Look(**look), actions, ~real, S["draws"]).backward(); optimizer.step(); optimizer.zero_grad()
-    return dict(peak=weights + profiled(run), weights=weights, rss=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*1024 - before)
+    return taken(weights, run)
 
 def compared_expert(S) -> dict: return set_against(expert_memory(S), measure("measure_expert_here", S))
 
