@@ -110,3 +110,17 @@ def test_rl_command_names_what_is_missing():
     from reasonflow.cli import app
     ask = lambda *args: " ".join(CliRunner().invoke(app, ["rl", "nowhere", *args]).output.split())
     assert "--demos" in ask("--methods", "success imitated") and "unknown method 'luck'" in ask("--methods", "luck") and "no checkpoint 'nobody'" in ask("--start", "nobody")
+
+@pytest.mark.slow
+def test_another_way_leaves_out_what_the_preset_sets_for_its_own(tmp_path, monkeypatch):
+    "The notebook's parameter `way`, up to and with its run"
+    import matplotlib; matplotlib.use("Agg")
+    import reasonflow.rl as rl
+    from reasonflow.cli import notebooks_folder
+    from reasonflow.launch import cells_of
+    asked = []; monkeypatch.setattr(rl, "fine_tune", lambda start, folder, config, shown=None: (asked.append(config), [dict(round=0, episodes=0, steps=0, validation=dict(value=.5, low=.1, high=.9, n=2))])[1])
+    there = vars(__import__("fastcore.test", fromlist=["test_eq"])) | vars(rl) | {"__name__": "launched"}
+    for tags, text in cells_of(notebooks_folder()/"05_rl.ipynb", "rounds = fine_tune(", there):
+        exec(compile(text, "05_rl.ipynb", "exec"), there)
+        if "parameters" in tags: there |= dict(preset="smoke", way="fpo", folder=str(tmp_path/"run"))
+    assert asked[-1].way == "fpo" and dict(asked[-1].way_kw) == {}
