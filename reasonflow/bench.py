@@ -126,11 +126,13 @@ def bench_loader(name="tiny-base", batch:int=32, seconds:float=3.) -> dict:
 
 # %% ../nbs/bench.ipynb #df539012
 def bench_memory(seconds=None) -> dict:
-    "Most memory of two steps of each stage at preset tiny (of the teacher with a quarter of a batch), each in a process of its own, and what `plan` had said"
-    from reasonflow.plan import compared, compared_expert, step_of
+    "Most memory of two steps of each stage at preset tiny (of the teacher with a quarter of a batch), and while answers are drawn, each in a process of its own, and what `plan` had said"
+    from reasonflow.plan import compared, compared_drawing, compared_expert, compared_qwenpi, step_of
     from reasonflow.runs import preset
-    P = preset("tiny"); out = {}
-    for stage, r in (("Stage 1", compared(P.model, step_of("sft", P))), ("Stage 2, teacher", compared(P.model, step_of("grpo", P).but(batch=16))), ("Stage 2, student", compared(P.model, step_of("distill", P))), ("Stage 3", compared_expert(P.of("expert")))): out |= {f"{stage}: MiB": r["measured"]/2**20, f"{stage}: planned / measured": r["ratio"]}
+    P = preset("tiny"); draw, t, out = step_of("grpo", P), P.of("grpo")["train"], {}
+    cases = {"Stage 1": lambda: compared(P.model, step_of("sft", P)), "Stage 2, teacher": lambda: compared(P.model, draw.but(batch=16)), "Stage 2, answers drawn": lambda: compared_drawing(P.model, draw, t["prompts"], t["group"]),
+             "Stage 2, student": lambda: compared(P.model, step_of("distill", P)), "Stage 3": lambda: compared_expert(P.of("expert")), "Stage 3, QwenPI": lambda: compared_qwenpi(P.of("qwenpi"), P.image)}
+    for stage, run in cases.items(): r = run(); out |= {f"{stage}: MiB": r["measured"]/2**20, f"{stage}: planned / measured": r["ratio"]}
     return out
 
 # %% ../nbs/bench.ipynb #df539009

@@ -291,15 +291,17 @@ def plan(preset: str = typer.Option("full", help="small or full; smoke and tiny 
 
 def _show_plan(p):
     from reasonflow.plan import CARDS
-    size = lambda n: "not known" if n is None else f"{n/1e9:.1f} GB"
+    size = lambda n: "not known" if n is None else f"{n/1e9:.1f} GB" if n >= 1e8 else f"{n/1e6:.1f} MB"
+    held = lambda n: f"{n/2**30:.2f} GiB" if n >= 2**30/10 else f"{n/2**20:.1f} MiB"
+    lasts = lambda h: f"{h/24:.0f} days" if h >= 48 else f"{h:.0f} h" if h >= 1 else f"{max(h*60, 1):.0f} min"
     table = Table(f"{p.stage}, preset {p.preset}", "", ""); row = lambda *r: table.add_row(*(str(x) for x in r))
     row("parameters", f"{p.parameters:,}", f"{p.learnt:,} learn"); row("steps", f"{p.steps:,}", f"{p.samples:,} samples")
-    for what, n in p.memory.table.items(): row(f"memory: {what}", f"{n/2**30:.2f} GiB", "")
-    for what, n in p.drawn.items(): row(f"memory while answers are drawn: {what}", f"{n/2**30:.2f} GiB", "")
-    row("memory, most at once", f"{p.peak/2**30:.1f} GiB", "on each GPU" if p.gpus > 1 else "")
+    for what, n in p.memory.table.items(): row(f"memory: {what}", held(n), "")
+    for what, n in p.drawn.items(): row(f"memory while answers are drawn: {what}", held(n), "")
+    row("memory, most at once", held(p.peak), "on each GPU" if p.gpus > 1 else "")
     for what, n, words in p.downloads: row(f"download: {what}", size(n), words)
     for what, n in p.disk.items(): row(f"disk: {what}", size(n), "")
-    for name, h in p.hours.items(): row(f"on {name}" + (f" ({p.gpus})" if p.gpus > 1 else ""), f"{h:.0f} h" if h < 48 else f"{h/24:.0f} days", p.refusal(CARDS[name]) and "does not fit" or "fits")
+    for name, h in p.hours.items(): row(f"on {name}" + (f" ({p.gpus})" if p.gpus > 1 else ""), lasts(h), p.refusal(CARDS[name]) and "does not fit" or "fits")
     row("this machine", p.machine["gpu"] or "no GPU", ", ".join(f"{p.machine[k]/2**30:.0f} GiB of {words}" for k, words in (("vram", "its memory"), ("ram", "memory"), ("disk", "disk free")) if p.machine.get(k)))
     console.print(table); console.print(f"assumed: {'; '.join(p.assumed)}", highlight=False)
 

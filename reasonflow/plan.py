@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['QWEN3_5_08B', 'KNOWN', 'STATES', 'CARDS', 'USE', 'DRAW', 'SPARE', 'DATA', 'config_of', 'empty_model', 'count',
-           'Ledger', 'Part', 'trace', 'Step', 'prepare', 'tokens', 'verbalizer', 'thinking', 'parts', 'states',
-           'Memory', 'walk', 'memory', 'draw_walk', 'some_batch', 'profiled', 'taken', 'measure_here',
-           'measure_student_here', 'measure', 'set_against', 'compared', 'cache_bytes', 'drawing', 'Card', 'Data',
-           'this_machine', 'step_of', 'shared', 'qwenpi_memory', 'expert_looks', 'expert_memory', 'measure_expert_here',
-           'compared_expert', 'Plan', 'plan']
+           'Ledger', 'Part', 'trace', 'Step', 'prepare', 'tokens', 'verbalizer', 'thinking', 'reading', 'parts',
+           'states', 'Memory', 'walk', 'memory', 'draw_walk', 'some_batch', 'profiled', 'taken', 'measure_here',
+           'measure_student_here', 'measure_drawing_here', 'measure', 'set_against', 'compared', 'cache_bytes',
+           'drawing', 'compared_drawing', 'Card', 'Data', 'this_machine', 'step_of', 'shared', 'qwenpi_memory',
+           'small_qwenpi', 'small_qwenpi_memory', 'measure_qwenpi_here', 'compared_qwenpi', 'expert_looks',
+           'expert_memory', 'measure_expert_here', 'compared_expert', 'Plan', 'plan']
 
 # %% ../nbs/foundations/plan.ipynb #f287d13f
 import copy, json, math, os, shutil, subprocess, sys, weakref
@@ -25,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.weak import WeakIdKeyDictionary
-from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
+from transformers import DynamicCache, Qwen3_5Config, Qwen3_5ForConditionalGeneration
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5VisionAttention
 from .backbone import QWEN3_5_4B, _attend_together, add_lora, answer_loss, bare, make_optimizer, on_meta, quicken
@@ -170,10 +171,10 @@ def thinking(model, step, kinds, places, T) -> list: # of `Part`
     v = verbalizer(model); v.lm.config._attn_implementation = "eager"; ids = torch.zeros(B, step.trace, dtype=torch.long, device="meta")
     return [*[one[k] for k in c.layer_types]*step.thoughts, *[last[k] for k in c.layer_types], trace("verbalizer", lambda z: verbalizer_loss(v, z, ids, torch.ones_like(ids)), v.parameters(), new(step.thoughts).float())]
 
-def parts(model, step) -> list: # of `Part`, in the order of the forward pass
-    "Trace one layer of each kind, and line up as many as there are"
+def reading(model, step, T) -> tuple: # a list of `Part`, the kinds of layers, position embeddings
+    "Pictures and `T` tokens to the last hidden state: one layer of each kind traced, as many lined up as there are"
     net, c, v = bare(model), model.config.text_config, model.config.vision_config
-    dtype, B, T, n = net.lm_head.weight.dtype, step.batch, tokens(model, step), step.batch*step.answer
+    dtype, B = net.lm_head.weight.dtype, step.batch
     new = lambda *shape, learn=True: torch.empty(*shape, dtype=dtype, device="meta", requires_grad=learn)
     images, cells = B*step.frames, (step.image//v.patch_size)**2
     seen, eyes, text = images*cells, net.model.visual, net.model.language_model
@@ -193,13 +194,19 @@ def parts(model, step) -> list: # of `Part`, in the order of the forward pass
     layer = {k: trace(k.replace("_", " "), lambda h: m(h, position_embeddings=places, attention_mask=mask if "full" in k else None), m.parameters(), h()) for k, m in kinds.items()}
     width = B*T*c.hidden_size*dtype.itemsize
     words = Part("words", 2*width, width, 2*width, 2*width + (4*net.lm_head.weight.numel() if net.lm_head.weight.requires_grad else 0))      # with the images put in place; the table is tied to the logits' matrix
-    way = [first, *[block]*v.depth, merge, words, *[layer[k] for k in c.layer_types]]
+    return [first, *[block]*v.depth, merge, words, *[layer[k] for k in c.layer_types]], kinds, places
+
+def parts(model, step) -> list: # of `Part`, in the order of the forward pass
+    "What is read, and what is made of it"
+    net, text, T, n = bare(model), bare(model).model.language_model, tokens(model, step), step.batch*step.answer
+    way, kinds, places = reading(model, step, T)
     if step.thoughts: return way + thinking(net, step, kinds, places, T)
     rows, labels = torch.zeros(n, dtype=torch.long, device="meta"), torch.zeros(n, dtype=torch.long, device="meta")
     def end(h):
         logits = net.lm_head(text.norm(h).flatten(0, 1)[rows]).float()
         return F.cross_entropy(logits, labels, reduction="none").sum() if step.loss == "answers" else _Picked.apply(logits).sum()
-    return way + [trace("logits", end, [net.lm_head.weight, *text.norm.parameters()], h())]
+    h = torch.empty(step.batch, T, model.config.text_config.hidden_size, dtype=net.lm_head.weight.dtype, device="meta", requires_grad=True)
+    return way + [trace("logits", end, [net.lm_head.weight, *text.norm.parameters()], h)]
 
 # %% ../nbs/foundations/plan.ipynb #bd5d3b08
 STATES = {"adamw": 8, "adamw_8bit": 2}                     # bytes for each number that is learnt, in float32 and in bytes
@@ -319,6 +326,13 @@ def measure_student_here(config, step, steps=2) -> dict: # bytes
         for _ in range(steps): both(batch, frozen=False)[0].backward(); optimizer.step(); optimizer.zero_grad()
     return taken(weights, run)
 
+def measure_drawing_here(config, step, questions, group) -> dict: # bytes
+    "Most memory while groups of answers are drawn on this CPU, in this process"
+    from reasonflow.grpo import fork_answers
+    torch.manual_seed(0); model = quicken(Qwen3_5ForConditionalGeneration(Qwen3_5Config(**config))).eval(); never = type("Words", (), dict(eos_token_id=-1, pad_token_id=0, convert_tokens_to_ids=lambda _, word: 1))()
+    batch = {k: v for k, v in some_batch(model, step.but(batch=questions, answer=0)).items() if k not in ("labels", "weights", "number_targets", "look_at")}
+    return taken(sum(p.numel()*p.element_size() for p in model.parameters()), lambda: fork_answers(model, never, batch, group, step.answer))
+
 def measure(what, *asked) -> dict:
     "`measure_here`, or another of this module's functions by name, in a process of its own"
     code = "import json, sys; from reasonflow import plan; what, asked = sys.argv[1], json.loads(sys.argv[2]); print(json.dumps(getattr(plan, what)(*(plan.Step(**a) if isinstance(a, dict) and 'checkpointing' in a else a for a in asked))))"
@@ -342,10 +356,28 @@ def cache_bytes(config, sequences, length, dtype_bytes=2) -> dict:
     return {"keys and values": 2*full*c.num_key_value_heads*c.head_dim*length*sequences*dtype_bytes,
             "delta-net states": linear*sequences*(4*c.linear_num_value_heads*c.linear_key_head_dim*c.linear_value_head_dim + dtype_bytes*conv*c.linear_conv_kernel_dim)}
 
-def drawing(model, prompts, group, prompt, answer) -> dict: # bytes by component
-    "Memory of `group` answers to each of some prompts, all drawn together, beside the weights"
-    n = prompts*group
-    return cache_bytes(model.config, n, prompt + answer) | {"logits and their probabilities": 4*4*n*model.config.text_config.vocab_size}
+@torch.no_grad()
+def drawing(model, step, questions, group) -> dict: # bytes by component
+    "Memory of `group` answers to each of some questions, all drawn together, beside the weights; or, where that takes more, of reading the questions"
+    model = prepare(copy.deepcopy(model), step.but(lora=0, frozen_eyes=True)).eval(); net, c, size = bare(model), model.config.text_config, model.lm_head.weight.dtype.itemsize
+    n, T = questions*group, tokens(model, step); seen = T - step.answer
+    way, kinds, places = reading(model, step.but(batch=questions, frozen_eyes=True), seen)
+    new = lambda length: torch.empty(n, length, c.hidden_size, dtype=model.lm_head.weight.dtype, device="meta")
+    def one_more(k, m): # a token, behind all others: what is kept is written anew, in part beside the old
+        with Ledger(m.parameters()) as book:
+            cache, at = DynamicCache(config=c), lambda k: [p[:1, :k].expand(n, -1, -1) for p in places]
+            if "full" in k: cache.layers[m.self_attn.layer_idx].update(*(torch.empty(n, c.num_key_value_heads, T - 1, c.head_dim, dtype=model.lm_head.weight.dtype, device="meta") for _ in "kv"))
+            else: m(new(4), position_embeddings=at(4), attention_mask=None, past_key_values=cache)
+            held = book.peak = book.alive; m(new(1), position_embeddings=at(1), attention_mask=None, past_key_values=cache)
+        return book.peak - held
+    numbers = 4*n*c.vocab_size                                            # in float32
+    writing = cache_bytes(model.config, n, T, size) | {"one layer at work": max(one_more(k, m) for k, m in kinds.items()), "logits and their probabilities": 4*numbers}
+    asked = {"one layer reading": max(p.forward for p in way)} | cache_bytes(model.config, questions, seen, size)
+    return max(writing, asked, key=lambda parts: sum(parts.values()))
+
+def compared_drawing(name, step, questions, group) -> dict:
+    model = empty_model(name, torch.float32); weights = 4*count(model)
+    return set_against(Memory({"weights": weights}, [], weights + sum(drawing(model, step, questions, group).values()), "writing or reading"), measure("measure_drawing_here", config_of(name), step, questions, group))
 
 # %% ../nbs/foundations/plan.ipynb #77e7fbf8
 @dataclass(frozen=True)
@@ -423,6 +455,44 @@ def qwenpi_memory(S) -> Memory:
     static = shared(robot, S["gpus"]); way, _ = walk(some, False, accumulated=True); at, most = max(way, key=lambda x: x[1])
     return Memory(static, way, sum(static.values()) + most, at, B*T, (sum(p.flops[0] for p in some), sum(p.flops[1] for p in some), 0))
 
+def small_qwenpi(S, image): # on the device of the moment; the step, and a batch of its looks
+    "QwenPI as the notebook trains it at laptop size: all of it learns but the words"
+    from reasonflow.qwenpi import TINY, QwenPI, head_for
+    vlm = Qwen3_5ForConditionalGeneration(Qwen3_5Config(**config_of(S["vlm"]))); vlm.set_attn_implementation("eager"); vlm.get_input_embeddings().weight.requires_grad_(False)
+    shape = head_for(vlm.config, **S.get("head", TINY), **(dict(thoughts=11, aim=True, pointing=True) if S["student"] else {}))
+    step, B = Step(batch=S["batch"], frames=shape.views, image=image, words=68, answer=0, gpu=False, optimizer="muon"), S["batch"]      # an instruction, eight numbers of the arm, the chat's marks
+    looks = dict(actions=torch.zeros(B, shape.horizon, shape.actions), real=torch.ones(B, shape.horizon).bool(), aim=torch.zeros(B, 16), spots=torch.zeros(B, shape.views, 3, 2)), dict(numbers=torch.zeros(B, 2, shape.state)) | (dict(thoughts=torch.zeros(B, 11, shape.vlm)) if shape.thoughts else {})
+    return QwenPI(vlm, shape, S["draws"]).train(), step, looks
+
+def small_qwenpi_memory(S, image) -> Memory:
+    "The same on the meta device: the language model layer by layer, the head and what is asked of it in one"
+    from reasonflow.qwenpi import Read
+    with torch.device("meta"): robot, step, (looks, more) = small_qwenpi(S, image)
+    net, c = robot.qwen_vl_interface.model, robot.action_model.config; v, T = net.config.vision_config, tokens(net, step) + c.thoughts
+    way, kinds, _ = reading(net, step, T)
+    new = lambda *shape: torch.empty(*shape, device="meta", requires_grad=True)
+    given, cells, mask = [new(step.batch, T, c.vlm) for _ in range(c.layers)], (image//v.patch_size)**2, torch.ones(step.batch, T, device="meta").bool()
+    def head(patches, *given):
+        aim, pointed, where = robot.aim_at(given[-1][:, -1], more["numbers"], patches if c.pointing else None)
+        return robot.action_loss(Read([p(h) for p, h in zip(robot.project_layers, given)], mask, aim, given, pointed, where), looks["actions"], looks["real"], S["draws"], looks["aim"], looks["spots"])
+    vlm = {id(p) for p in net.parameters()}
+    with patch.object(torch, "autocast", lambda *a, **kw: nullcontext()): some = [*way, trace("head", head, [p for p in robot.parameters() if id(p) not in vlm], new(step.batch, c.views, cells, v.hidden_size), *given)]
+    groups = robot.groups(1.); learnt = [p for g in groups for p in g["params"]]; n = sum(p.numel() for p in learnt)
+    static = {"weights": 4*count(robot), "optimizer (muon)": sum(p.numel()*4*(1 if g["muon"] else 2) for g in groups for p in g["params"])}
+    there, _ = walk(some, False); there.append(("optimizer", 4*n + 5*4*max(p.numel() for p in learnt))); at, most = max(there, key=lambda w: w[1])
+    return Memory(static, there, sum(static.values()) + most, at, step.batch*T, (sum(p.flops[0] for p in some), sum(p.flops[1] for p in some), 0))
+
+def measure_qwenpi_here(S, image, steps=2) -> dict: # bytes
+    "Most memory of real steps of it on this CPU, in this process"
+    from reasonflow.backbone import MuonAdamW
+    torch.manual_seed(0); robot, step, (looks, more) = small_qwenpi(S, image); batch = some_batch(robot.qwen_vl_interface.model, step); optimizer = MuonAdamW(robot.groups(1e-4))
+    batch = {k: v for k, v in batch.items() if k not in ("labels", "weights", "number_targets", "look_at")} | more
+    def run():
+        for _ in range(steps): robot(batch, **looks).backward(); optimizer.step(); optimizer.zero_grad()
+    return taken(4*count(robot), run)
+
+def compared_qwenpi(S, image) -> dict: return set_against(small_qwenpi_memory(S, image), measure("measure_qwenpi_here", S, image))
+
 def expert_looks(c, B, prompt, device="cpu"): # what `Look` holds, actions, which are real
     new = lambda *shape: torch.zeros(*shape, device=device)
     return dict(scene=new(B, prompt, c.vlm), mask=new(B, prompt).bool(), latents=new(B, 6, c.vlm), points=new(B, c.points, c.vlm), waypoints=new(B, c.points, 2), tip=new(B, 2), state=new(B, c.state),
@@ -499,9 +569,9 @@ def plan(p="full", stage="sft", gpus=None, **changes) -> Plan:
     S, big, machine, drawn = p.of(stage), p.name in ("small", "full"), this_machine(), {}
     assumed = [f"{USE:.0%} of a card's peak rate is used", f"a tenth of a card's memory is not for tensors"]
     if stage == "qwenpi":
-        if "gpus" not in S: raise ValueError(f"qwenpi is planned as published only: --preset full. At {p.name} it takes a laptop")
-        S = S | dict(gpus=gpus or S["gpus"]); m, name = qwenpi_memory(S), S["vlm"]
-        n = learnt = m.static["weights"]//2; samples = S["steps"]*S["batch"]*S["gpus"]; per_step = sum(m.flops)
+        if "gpus" in S: S = S | dict(gpus=gpus or S["gpus"])
+        m, name = qwenpi_memory(S) if big else small_qwenpi_memory(S, p.image), S["vlm"]
+        n = m.static["weights"]//(2 if big else 4); learnt = n if big else n - count(empty_model(name).get_input_embeddings()); samples = S["steps"]*S["batch"]*S.get("gpus", 1); per_step = sum(m.flops)
     elif stage == "expert":
         m, name = expert_memory(S), S["student"]; n = learnt = m.static["weights"]//4; samples = S["steps"]*S["batch"]; per_step = sum(m.flops)
     else:
@@ -516,8 +586,7 @@ def plan(p="full", stage="sft", gpus=None, **changes) -> Plan:
         per_step = step.accumulate*sum((memory(model, mean) if mean != step else m).flops)
         samples = S["steps"]*step.batch*step.accumulate
         if stage == "grpo":
-            t = S["train"]; drawn = drawing(model, t["prompts"]*step.accumulate, t["group"], m.tokens//step.batch - step.answer, step.answer)
-            if not big: drawn = {k: 2*v if "logits" not in k else v for k, v in drawn.items()}
+            t = S["train"]; drawn = drawing(model, step, t["prompts"]*step.accumulate, t["group"])
             assumed.append(f"all answers are as long as they may be ({step.answer} tokens), at {DRAW*1000:.0f} ms a token or what the bandwidth allows")
         if stage == "distill" and big: assumed.append("the verbalizer is this project's small one; the author's has 0.8 billion parameters")
     hours = {}
