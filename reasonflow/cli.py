@@ -122,11 +122,11 @@ def run(stages: list[str] = typer.Argument(None, help=f"which stages, of {', '.j
 DRIVEN = ("tabletop", "held out", "memory", "libero_spatial", "libero_object", "libero_goal", "libero_10", "robosuite")
 SUITES = ("grounding", "sight", "reasoning", "latent", *DRIVEN)
 
-def _driving(checkpoint, suite, episodes, seed, workers, folder, shard, **conditions):
+def _driving(checkpoint, suite, episodes, seed, workers, folder, shard, execute, **conditions):
     "What measures a policy in closed loop: a function that returns results by name"
     from reasonflow.expert import evaluate_policy, load_policy
     load_policy(checkpoint, **conditions)         # errors here, rather than in a process
-    return lambda: evaluate_policy(checkpoint, suite, episodes, seed, workers=workers, folder=folder, shard=shard, **conditions)[0]
+    return lambda: evaluate_policy(checkpoint, suite, episodes, seed, workers=workers, folder=folder, shard=shard, loop=dict(execute=execute) if execute != 8 else None, **conditions)[0]
 
 def _asking(checkpoint, suite, against, episodes, seed, workers):
     "What measures a model by questions: a function that returns results by name"

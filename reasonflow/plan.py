@@ -546,7 +546,7 @@ class Plan:
     def peak(self): return max(self.memory.peak, self.memory.static.get("weights", 0) + sum(v for k, v in self.memory.static.items() if k != "weights") + sum(self.drawn.values()))
 
     def need(self, card): # bytes
-        "On a card without bfloat16 everything is float32"
+        "On a card without bfloat16 everything is float32: twice as much at most, for what an optimizer knows is float32 anyway"
         return self.peak*(1 if card is None or card.bf16 or self.dtype_bytes == 4 else 2)
 
     def refusal(self, card=None): # why not, or None
@@ -559,7 +559,7 @@ class Plan:
         if card is not None and (need := self.need(card)) > (room := SPARE*card.gib*2**30):
             what, n = max((self.drawn if self.drawn and self.memory.peak < self.peak else self.memory.table).items(), key=lambda kv: kv[1])
             fits = [c.name for c in CARDS.values() if self.need(c) <= SPARE*c.gib*2**30]
-            return (f"{gib(need)} are needed on each GPU{'' if card.bf16 or self.dtype_bytes == 4 else ' in float32, for it has no bfloat16'}; {card.name} leaves {gib(room)} to tensors. Most goes to {what} ({gib(n)}). "
+            return (f"{gib(need)} are needed on each GPU{'' if card.bf16 or self.dtype_bytes == 4 else ' in float32, for it has no bfloat16'}; {card.name} leaves {gib(room)} to tensors. Most goes to {what} ({gib(n*need/self.peak)}). "
                     + (f"It fits on {', '.join(fits)}" if fits else "No card in the list holds it: take more GPUs, shorter answers, fewer frames, or a smaller batch"))
         if here and (need := sum(self.disk.values())) > m["disk"]: return f"{need/1e9:.0f} GB of disk are needed at least, {m['disk']/1e9:.0f} GB are free here: name another disk with HF_HOME"
 
