@@ -151,6 +151,7 @@ def evaluate(checkpoint: str = typer.Option(..., help=f"folder, shipped name ({'
              episodes: int = 500, seed: int = typer.Option(500_000, help="first scene seed, from 400000 (validation) or 500000 (test)"),
              off: str = typer.Option("", help="a policy's conditions to leave out, by commas: image, instruction, scene, latents, points, goal, wrist, front, state, aim, memory, as far as it has them"),
              swap: str = typer.Option("", help="conditions to take from another scene instead"),
+             execute: int = typer.Option(8, min=1, max=16, help="actions of a policy's chunk that are carried out between two looks"),
              folder: Path = typer.Option(None, help="a policy's finished episodes are written down here; the same folder again goes on"),
              shard: str = typer.Option("0/1", help="a policy's episodes shared among machines: this one is number I of N, written I/N, from 0; `reasonflow merge` puts their folders together"),
              json_file: Path = typer.Option(None, "--json", help="where to write the results"), workers: int = 2):
@@ -163,13 +164,13 @@ def evaluate(checkpoint: str = typer.Option(..., help=f"folder, shipped name ({'
     conditions = {k: [n.strip() for n in v.split(",")] for k, v in (("off", off), ("swap", swap)) if v}
     try: [find_checkpoint(name) for name in (checkpoint, against) if name]            # before the slow imports
     except FileNotFoundError as e: _fail(e)
-    try: measure = _driving(checkpoint, suite, episodes, seed, workers, folder, part, **conditions) if suite in DRIVEN else _asking(checkpoint, suite, against, episodes, seed, workers)
+    try: measure = _driving(checkpoint, suite, episodes, seed, workers, folder, part, execute, **conditions) if suite in DRIVEN else _asking(checkpoint, suite, against, episodes, seed, workers)
     except (FileNotFoundError, ValueError, OSError) as e: _fail(e)
     began = time.time()
     try: results = measure()
     except (FileNotFoundError, ValueError, ImportError, SystemExit) as e: _fail(e)
     for name, r in results.items(): console.print(f"{name:62} {show(r)}", highlight=False)
-    record = dict(checkpoint=Path(checkpoint).name, weights=weights_hash(checkpoint), **({"against": Path(against).name, "against_weights": weights_hash(against)} if against else {}), suite=suite, **conditions, episodes=episodes, seed=seed, seconds=round(time.time() - began, 1), hardware=hardware(), versions=versions(), results=results)
+    record = dict(checkpoint=Path(checkpoint).name, weights=weights_hash(checkpoint), **({"against": Path(against).name, "against_weights": weights_hash(against)} if against else {}), suite=suite, **conditions, **({"execute": execute} if suite in DRIVEN else {}), episodes=episodes, seed=seed, seconds=round(time.time() - began, 1), hardware=hardware(), versions=versions(), results=results)
     if json_file: json_file.parent.mkdir(parents=True, exist_ok=True); json_file.write_text(json.dumps(record, indent=1)); console.print(f"written to {json_file}", highlight=False)
 
 # %% ../nbs/cli.ipynb #2ad45530
