@@ -122,11 +122,11 @@ def run(stages: list[str] = typer.Argument(None, help=f"which stages, of {', '.j
 DRIVEN = ("tabletop", "held out", "memory", "libero_spatial", "libero_object", "libero_goal", "libero_10", "robosuite")
 SUITES = ("grounding", "sight", "reasoning", "latent", *DRIVEN)
 
-def _driving(checkpoint, suite, episodes, seed, workers, folder, shard, execute, **conditions):
+def _driving(checkpoint, suite, episodes, seed, workers, folder, shard, loop, **conditions):
     "What measures a policy in closed loop: a function that returns results by name"
     from reasonflow.expert import evaluate_policy, load_policy
     load_policy(checkpoint, **conditions)         # errors here, rather than in a process
-    return lambda: evaluate_policy(checkpoint, suite, episodes, seed, workers=workers, folder=folder, shard=shard, loop=dict(execute=execute) if execute != 8 else None, **conditions)[0]
+    return lambda: evaluate_policy(checkpoint, suite, episodes, seed, workers=workers, folder=folder, shard=shard, loop=loop, **conditions)[0]
 
 def _asking(checkpoint, suite, against, episodes, seed, workers):
     "What measures a model by questions: a function that returns results by name"
@@ -151,7 +151,7 @@ def evaluate(checkpoint: str = typer.Option(..., help=f"folder, shipped name ({'
              episodes: int = 500, seed: int = typer.Option(500_000, help="first scene seed, from 400000 (validation) or 500000 (test)"),
              off: str = typer.Option("", help="a policy's conditions to leave out, by commas: image, instruction, scene, latents, points, goal, wrist, front, state, aim, memory, as far as it has them"),
              swap: str = typer.Option("", help="conditions to take from another scene instead"),
-             execute: int = typer.Option(8, min=1, max=16, help="actions of a policy's chunk that are carried out between two looks"),
+             execute: int = typer.Option(None, min=1, help="actions of a policy's chunk that are carried out between two looks [8]"),
              folder: Path = typer.Option(None, help="a policy's finished episodes are written down here; the same folder again goes on"),
              shard: str = typer.Option("0/1", help="a policy's episodes shared among machines: this one is number I of N, written I/N, from 0; `reasonflow merge` puts their folders together"),
              json_file: Path = typer.Option(None, "--json", help="where to write the results"), workers: int = 2):
@@ -161,16 +161,16 @@ def evaluate(checkpoint: str = typer.Option(..., help=f"folder, shipped name ({'
     except (ValueError, AssertionError): _fail(f"--shard {shard}: write I/N, with I from 0 to N − 1")
     if seed < 400_000: _fail(f"seed {seed} is a training seed: evaluate on 400000–499999 (validation) or from 500000 (test)")
     if episodes < 1: _fail("--episodes must be at least 1")
-    conditions = {k: [n.strip() for n in v.split(",")] for k, v in (("off", off), ("swap", swap)) if v}
+    loop, conditions = {} if execute is None else dict(execute=execute), {k: [n.strip() for n in v.split(",")] for k, v in (("off", off), ("swap", swap)) if v}
     try: [find_checkpoint(name) for name in (checkpoint, against) if name]            # before the slow imports
     except FileNotFoundError as e: _fail(e)
-    try: measure = _driving(checkpoint, suite, episodes, seed, workers, folder, part, execute, **conditions) if suite in DRIVEN else _asking(checkpoint, suite, against, episodes, seed, workers)
+    try: measure = _driving(checkpoint, suite, episodes, seed, workers, folder, part, loop, **conditions) if suite in DRIVEN else _asking(checkpoint, suite, against, episodes, seed, workers)
     except (FileNotFoundError, ValueError, OSError) as e: _fail(e)
     began = time.time()
     try: results = measure()
     except (FileNotFoundError, ValueError, ImportError, SystemExit) as e: _fail(e)
     for name, r in results.items(): console.print(f"{name:62} {show(r)}", highlight=False)
-    record = dict(checkpoint=Path(checkpoint).name, weights=weights_hash(checkpoint), **({"against": Path(against).name, "against_weights": weights_hash(against)} if against else {}), suite=suite, **conditions, **({"execute": execute} if suite in DRIVEN else {}), episodes=episodes, seed=seed, seconds=round(time.time() - began, 1), hardware=hardware(), versions=versions(), results=results)
+    record = dict(checkpoint=Path(checkpoint).name, weights=weights_hash(checkpoint), **({"against": Path(against).name, "against_weights": weights_hash(against)} if against else {}), suite=suite, **conditions, **loop, episodes=episodes, seed=seed, seconds=round(time.time() - began, 1), hardware=hardware(), versions=versions(), results=results)
     if json_file: json_file.parent.mkdir(parents=True, exist_ok=True); json_file.write_text(json.dumps(record, indent=1)); console.print(f"written to {json_file}", highlight=False)
 
 # %% ../nbs/cli.ipynb #2ad45530

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['QWEN3_5_08B', 'KNOWN', 'STATES', 'CARDS', 'USE', 'DRAW', 'SPARE', 'DATA', 'config_of', 'empty_model', 'count',
            'Ledger', 'Part', 'trace', 'Step', 'prepare', 'tokens', 'verbalizer', 'thinking', 'reading', 'parts',
-           'states', 'Memory', 'walk', 'memory', 'draw_walk', 'some_batch', 'profiled', 'taken', 'measure_here',
-           'measure_student_here', 'measure_drawing_here', 'measure', 'set_against', 'compared', 'cache_bytes',
-           'drawing', 'compared_drawing', 'Card', 'Data', 'this_machine', 'step_of', 'shared', 'qwenpi_memory',
-           'small_qwenpi', 'small_qwenpi_memory', 'measure_qwenpi_here', 'compared_qwenpi', 'expert_looks',
-           'expert_memory', 'measure_expert_here', 'compared_expert', 'Plan', 'plan']
+           'remembered', 'states', 'Memory', 'walk', 'memory', 'draw_walk', 'some_batch', 'inputs', 'profiled', 'taken',
+           'measure_here', 'measure_student_here', 'measure_drawing_here', 'measure', 'set_against', 'compared',
+           'cache_bytes', 'drawing', 'compared_drawing', 'Card', 'Data', 'this_machine', 'step_of', 'shared',
+           'qwenpi_memory', 'small_qwenpi', 'small_qwenpi_memory', 'measure_qwenpi_here', 'compared_qwenpi',
+           'expert_looks', 'expert_memory', 'measure_expert_here', 'compared_expert', 'Plan', 'plan']
 
 # %% ../nbs/foundations/plan.ipynb #f287d13f
 import copy, json, math, os, shutil, subprocess, sys, weakref
@@ -211,10 +211,11 @@ def parts(model, step) -> list: # of `Part`, in the order of the forward pass
 # %% ../nbs/foundations/plan.ipynb #bd5d3b08
 STATES = {"adamw": 8, "adamw_8bit": 2}                     # bytes for each number that is learnt, in float32 and in bytes
 
+def remembered(groups): return sum(p.numel()*4*(1 if g["muon"] else 2) for g in groups for p in g["params"])      # bytes, by Muon and AdamW
+
 def states(model, optimizer): # bytes
     "What the optimizer remembers"
-    if optimizer != "muon": return STATES[optimizer]*count(model, learnt=True)
-    return sum(p.numel()*4*(1 if g["muon"] else 2) for g in make_optimizer([model], 1.).param_groups for p in g["params"])
+    return remembered(make_optimizer([model], 1.).param_groups) if optimizer == "muon" else STATES[optimizer]*count(model, learnt=True)
 
 @dataclass
 class Memory:
@@ -277,6 +278,8 @@ def some_batch(model, step, seed=0):
                 pixel_values=torch.randn(step.batch*step.frames*side**2, v.in_channels*v.temporal_patch_size*v.patch_size**2, generator=g), image_grid_thw=torch.tensor([[1, side, side]]*(step.batch*step.frames)),
                 number_targets=torch.full((step.batch, T, 2), math.nan), look_at=torch.full((step.batch, T, 3, 3), math.nan))
 
+def inputs(batch): return {k: v for k, v in batch.items() if k not in ("labels", "weights", "number_targets", "look_at")}      # what a model reads of it
+
 def profiled(run) -> int: # bytes
     "Most memory at once that `run()` allocated, as the profiler saw it"
     from torch.profiler import ProfilerActivity, profile
@@ -306,8 +309,7 @@ def measure_here(config, step, steps=2) -> dict: # bytes
     batch = some_batch(bare(model), step)
     def loss():
         if step.loss == "answers": return answer_loss(model, batch)[0]
-        inputs = {k: v for k, v in batch.items() if k not in ("labels", "weights", "number_targets", "look_at")}                    # as TRL asks for log-probabilities
-        return -selective_log_softmax(model(**inputs, logits_to_keep=step.answer + 1, use_cache=False).logits[:, :-1], batch["input_ids"][:, -step.answer:]).mean()
+        return -selective_log_softmax(model(**inputs(batch), logits_to_keep=step.answer + 1, use_cache=False).logits[:, :-1], batch["input_ids"][:, -step.answer:]).mean()                    # as TRL asks for log-probabilities
     def run():
         for _ in range(steps):
             for _ in range(step.accumulate): (loss()/step.accumulate).backward()
@@ -330,7 +332,7 @@ def measure_drawing_here(config, step, questions, group) -> dict: # bytes
     "Most memory while groups of answers are drawn on this CPU, in this process"
     from reasonflow.grpo import fork_answers
     torch.manual_seed(0); model = quicken(Qwen3_5ForConditionalGeneration(Qwen3_5Config(**config))).eval(); never = type("Words", (), dict(eos_token_id=-1, pad_token_id=0, convert_tokens_to_ids=lambda _, word: 1))()
-    batch = {k: v for k, v in some_batch(model, step.but(batch=questions, answer=0)).items() if k not in ("labels", "weights", "number_targets", "look_at")}
+    batch = inputs(some_batch(model, step.but(batch=questions, answer=0)))
     return taken(sum(p.numel()*p.element_size() for p in model.parameters()), lambda: fork_answers(model, never, batch, group, step.answer))
 
 def measure(what, *asked) -> dict:
@@ -478,15 +480,14 @@ def small_qwenpi_memory(S, image) -> Memory:
     vlm = {id(p) for p in net.parameters()}
     with patch.object(torch, "autocast", lambda *a, **kw: nullcontext()): some = [*way, trace("head", head, [p for p in robot.parameters() if id(p) not in vlm], new(step.batch, c.views, cells, v.hidden_size), *given)]
     groups = robot.groups(1.); learnt = [p for g in groups for p in g["params"]]; n = sum(p.numel() for p in learnt)
-    static = {"weights": 4*count(robot), "optimizer (muon)": sum(p.numel()*4*(1 if g["muon"] else 2) for g in groups for p in g["params"])}
+    static = {"weights": 4*count(robot), "optimizer (muon)": remembered(groups)}
     there, _ = walk(some, False); there.append(("optimizer", 4*n + 5*4*max(p.numel() for p in learnt))); at, most = max(there, key=lambda w: w[1])
     return Memory(static, there, sum(static.values()) + most, at, step.batch*T, (sum(p.flops[0] for p in some), sum(p.flops[1] for p in some), 0))
 
 def measure_qwenpi_here(S, image, steps=2) -> dict: # bytes
     "Most memory of real steps of it on this CPU, in this process"
     from reasonflow.backbone import MuonAdamW
-    torch.manual_seed(0); robot, step, (looks, more) = small_qwenpi(S, image); batch = some_batch(robot.qwen_vl_interface.model, step); optimizer = MuonAdamW(robot.groups(1e-4))
-    batch = {k: v for k, v in batch.items() if k not in ("labels", "weights", "number_targets", "look_at")} | more
+    torch.manual_seed(0); robot, step, (looks, more) = small_qwenpi(S, image); batch = inputs(some_batch(robot.qwen_vl_interface.model, step)) | more; optimizer = MuonAdamW(robot.groups(1e-4))
     def run():
         for _ in range(steps): robot(batch, **looks).backward(); optimizer.step(); optimizer.zero_grad()
     return taken(4*count(robot), run)
@@ -507,7 +508,7 @@ def expert_memory(S, prompt=320) -> Memory: # tokens of a prompt with one pictur
     with patch.object(torch, "autocast", lambda *a, **kw: nullcontext()), patch.object(F, "scaled_dot_product_attention", lambda q, k, v, *a, **kw: _Flash.apply(q, k, v)):
         one = trace("expert", lambda *all: d.expert.loss(Look(**look), actions, real, S["draws"]), [*d.parameters(), *d.buffers()], list(look.values()), actions, real)
     n, held = count(d), 4*sum(t.numel() for t in look.values())
-    static = {"weights": 4*n, "optimizer (muon)": sum(p.numel()*4*(1 if g["muon"] else 2) for g in d.groups(1.) for p in g["params"]), "what the student saw": held}
+    static = {"weights": 4*n, "optimizer (muon)": remembered(d.groups(1.)), "what the student saw": held}
     return Memory(static, [("there", one.forward), ("back", one.backward)], sum(static.values()) + one.backward, "the way back", B*prompt, (*one.flops, 0))
 
 def measure_expert_here(S, prompt=320, steps=2) -> dict: # bytes
@@ -571,7 +572,9 @@ def plan(p="full", stage="sft", gpus=None, **changes) -> Plan:
     if stage == "qwenpi":
         if "gpus" in S: S = S | dict(gpus=gpus or S["gpus"])
         m, name = qwenpi_memory(S) if big else small_qwenpi_memory(S, p.image), S["vlm"]
-        n = m.static["weights"]//(2 if big else 4); learnt = n if big else n - count(empty_model(name).get_input_embeddings()); samples = S["steps"]*S["batch"]*S.get("gpus", 1); per_step = sum(m.flops)
+        n = learnt = m.static["weights"]//(2 if big else 4); samples = S["steps"]*S["batch"]*S.get("gpus", 1); per_step = sum(m.flops)
+        if not big:
+            with torch.device("meta"): learnt = count(small_qwenpi(S, p.image)[0], learnt=True)
     elif stage == "expert":
         m, name = expert_memory(S), S["student"]; n = learnt = m.static["weights"]//4; samples = S["steps"]*S["batch"]; per_step = sum(m.flops)
     else:

@@ -77,6 +77,9 @@ def test_policy_drives_from_a_folder_and_from_the_command_line(place, tmp_path):
     assert r.exit_code == 0, r.output
     record = json.loads((tmp_path/"out.json").read_text())
     assert record["results"]["success, all"]["n"] == 2 and record["weights"]
+    r = CliRunner().invoke(app, ["eval", "--checkpoint", str(tmp_path/"policy"), "--suite", "tabletop", "--episodes", "1", "--seed", "400000", "--workers", "1", "--execute", "4", "--folder", str(tmp_path/"trials"), "--json", str(tmp_path/"four.json")])
+    assert r.exit_code == 0, r.output
+    trial = json.loads((tmp_path/"trials"/"trials.jsonl").read_text()); assert trial["looks"] == -(-trial["steps"]//4) and json.loads((tmp_path/"four.json").read_text())["execute"] == 4
     (tmp_path/"policy"/"normalization.json").unlink()
     with pytest.raises(FileNotFoundError, match="normalization.json is missing"): load_policy(tmp_path/"policy")
     about = json.loads((tmp_path/"policy"/"config.json").read_text()); (tmp_path/"policy"/"config.json").write_text(json.dumps(about | {"student_weights": "0"*16}))
