@@ -390,6 +390,7 @@ def trained(folder, processes=1, steps=4, batch=4, accumulate=1, lora=0, stop=No
         import numpy as np, torch
         from reasonflow.backbone import add_lora, new_model, train_tokenizer
         from reasonflow.base import corpus
+        from reasonflow.launch import leave
         from reasonflow.records import Sample
         from reasonflow.runs import Run, seed_everything
         from reasonflow.sft import train_sft
@@ -409,7 +410,7 @@ def trained(folder, processes=1, steps=4, batch=4, accumulate=1, lora=0, stop=No
             sft.GroundingTrainer.__init__ = patched
         t = train_sft(model, processor, rows, Run("sft", {str(folder)!r}), {steps}, {batch}, 1e-3, {accumulate}, save_steps=2, disable_tqdm=True, report_to="none", log_steps=1, **{more!r})
         if t.is_world_process_zero(): print("of", t.args.world_size, "processes,", t.accelerator.distributed_type)
-        if torch.distributed.is_initialized(): torch.distributed.destroy_process_group()
+        leave()
     """)
     script = Path(f"{folder}.py"); script.write_text(code)
     r = subprocess.run([sys.executable, *([] if processes == 1 else start(processes)), str(script)], capture_output=True, text=True, env=os.environ | dict(PYTHONPATH=os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])), OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false") | env)
@@ -459,6 +460,7 @@ def test_sharded_layers_give_the_same_losses(tmp_path):
         from torch.distributed.tensor import DTensor
         from reasonflow.backbone import Collator, answer_loss, new_model, train_tokenizer
         from reasonflow.base import corpus
+        from reasonflow.launch import leave
         from reasonflow.runs import seed_everything
         from trl.models.utils import _ForwardRedirection             # how `GroundingTrainer` asks for its loss
         sharded, out = sys.argv[1] == "sharded", sys.argv[2]
@@ -479,7 +481,7 @@ def test_sharded_layers_give_the_same_losses(tmp_path):
             losses.append(loss)
         whole = {{k: (v.full_tensor() if isinstance(v, DTensor) else v).contiguous().clone() for k, v in model.state_dict().items() if "lm_head" not in k}}
         if me == 0: save_file(whole | {{"losses": torch.stack(losses)}}, out)
-        if sharded: dist.destroy_process_group()
+        leave()
     """)
     script = tmp_path/"shard.py"; script.write_text(code); got = {}
     for kind, how in (("whole", []), ("sharded", start(2))):
