@@ -246,23 +246,27 @@ def stepped(packed, start, sign): # as of `pack`, {name: tensor}, −1 or +1
     return {k: (q.int() + sign*on(k)).to(torch.uint8).view(torch.int8) if q.dtype == torch.int8 and k in start else q for k, q in packed.items()}
 
 def stored(weights, packed:bool|int=False, # a byte a weight at most, as Huffman codes? A number: the largest byte, less than 127 for coarser weights
-           start=None): # a policy (shipped name) from which bytes are kept as steps
+           start=None, # a policy (shipped name) from which bytes are kept as steps
+           changes=False): # or what has changed since, on scales of its own: coarse bytes then spoil the change alone
     "A policy's tensors as its file holds them, and what `config.json` has to say of it"
     if start and not packed: raise ValueError("steps from another policy are bytes: packed=True")
-    facts = dict(start=start, start_weights=weights_hash(start)) if start else {}
+    if changes and not start: raise ValueError("changes since when? start= names the policy")
+    facts = dict(start=start, start_weights=weights_hash(start)) | (dict(changes=True) if changes else {}) if start else {}
+    if changes: was = unpack(packed_weights(find_checkpoint(start))); weights = {k: w - was[k] for k, w in weights.items()}
     if packed: weights = pack(weights, 127 if packed is True else packed)
-    if start: weights = stepped(weights, unpack(packed_weights(find_checkpoint(start))), -1)
+    if start and not changes: weights = stepped(weights, unpack(packed_weights(find_checkpoint(start))), -1)
     weights, shapes = squeezed(weights) if packed else (weights, {})
     return weights, facts | (dict(squeezed=shapes) if shapes else {})
 
 def packed_weights(path) -> dict: # {name: tensor}
-    "What `stored` was given, as `pack` made it if it did"
+    "What `stored` was given, as `pack` made it if it did; as floats, where it is kept as changes"
     path = Path(path); about = json.loads((path/"config.json").read_text()); file = next((f for n in ("expert", "model") if (f := path/f"{n}.safetensors").exists()), None)
     if file is None: raise FileNotFoundError(f"{path} holds no weights of a policy")
     packed = loose(load_file(file), about.get("squeezed", {}))
     if not (start := about.get("start")): return packed
     if (found := weights_hash(start)) != about["start_weights"]: raise ValueError(f"{path} is kept as steps from {start} ({about['start_weights']}); what that name means now is another ({found})")
-    return stepped(packed, unpack(packed_weights(find_checkpoint(start))), +1)
+    was = unpack(packed_weights(find_checkpoint(start)))
+    return {k: was[k] + w for k, w in unpack(packed).items()} if about.get("changes") else stepped(packed, was, +1)
 
 # %% ../nbs/foundations/backbone.ipynb #81ea551f
 QWEN3_5_4B = dict(

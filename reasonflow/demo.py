@@ -6,9 +6,9 @@
 __all__ = ['SEEN', 'SHOWN', 'MOST_BYTES', 'MOST_PIXELS', 'MOST_WORDS', 'OUTSIDE', 'ROWS_OF', 'STAGES', 'NOTEBOOKS_AT', 'LOOKERS',
            'EVERY', 'TABS', 'WORKER', 'THEME', 'CSS', 'EDITOR', 'EDITOR_CSS', 'EDITOR_JS', 'WORDS', 'WORDS_CSS',
            'WORDS_JS', 'EXAMPLES', 'EMPTY', 'BUSY', 'WATCH', 'PAGE_CSS', 'PAGE_JS', 'View', 'stage', 'view_of',
-           'world_view', 'things_of', 'made_view', 'task_of', 'open_photo', 'photos', 'photo_view', 'sentence',
-           'Answer', 'model', 'student', 'asked', 'written', 'in_words', 'in_vectors', 'uri', 'device', 'badge',
-           'figure', 'view_html', 'card', 'cards', 'Hand', 'Take', 'at_step', 'judged', 'move_aside', 'film',
+           'scene_kind', 'world_view', 'things_of', 'made_view', 'task_of', 'open_photo', 'photos', 'photo_view',
+           'sentence', 'Answer', 'model', 'student', 'asked', 'written', 'in_words', 'in_vectors', 'uri', 'device',
+           'badge', 'figure', 'view_html', 'card', 'cards', 'Hand', 'Take', 'at_step', 'judged', 'move_aside', 'film',
            'recorded_take', 'policy', 'alarm', 'bent', 'steer', 'seen', 'drive', 'moment', 'actions_svg', 'moment_html',
            'alarm_words', 'follows', 'follow_exam', 'passed', 'follow_words', 'failed', 'clip_of', 'asked_about',
            'failure_take', 'chat', 'revealed', 'truth_of', 'generations', 'generations_html', 'Gaze', 'watched',
@@ -60,13 +60,15 @@ def stage(scene, size:int): # a `Tabletop` to draw with
 
 def view_of(scene, words, note="", **query): return View(stage(scene, SEEN).draw(), stage(scene, SHOWN).draw(), words, note, scene, query)
 
+def scene_kind(seed) -> str:
+    "What a seed's scene was used for"
+    if not 0 <= (seed := int(seed)) < 2**31: raise ValueError(f"seed {seed}: choose 0 to {2**31 - 1}; test scenes begin at 500000")
+    return f"{'training' if seed < 400_000 else 'validation' if seed < 500_000 else 'test'} scene {seed}"
+
 def world_view(seed:int=500_000, family:str|None=None) -> View:
     "A scene of the embedded world with its own instruction"
-    seed = int(seed)
-    if not 0 <= seed < 2**31: raise ValueError(f"seed {seed}: choose 0 to {2**31 - 1}; test scenes begin at 500000")
-    scene, task = world.sample_task(seed, family)
-    kind = "training" if seed < 400_000 else "validation" if seed < 500_000 else "test"
-    return view_of(scene, task.instruction(scene), f"{kind} scene {seed}", seed=seed, **({"family": family} if family else {}))
+    said, seed = scene_kind(seed), int(seed); scene, task = world.sample_task(seed, family)
+    return view_of(scene, task.instruction(scene), said, seed=seed, **({"family": family} if family else {}))
 
 def things_of(text:str) -> list: # of (colour, kind)
     "Read `red cube, blue bowl`"
@@ -151,10 +153,15 @@ def written(name, image, words, think=False, most:int=160): # yields the text so
     net, processor = model(name)
     stream = TextIteratorStreamer(processor.tokenizer, skip_prompt=True, skip_special_tokens=True, timeout=60)
     ask = dict(**prompts(Collator(processor), asked(image, words), think), max_new_tokens=most, do_sample=False, streamer=stream)
-    thread = threading.Thread(target=net.generate, kwargs=ask, daemon=True); thread.start()
-    text = ""
+    failed, text = [], ""
+    def go():
+        try: net.generate(**ask)
+        except BaseException as e: failed.append(e)
+        finally: stream.end()                                        # or whoever reads waits for a minute
+    thread = threading.Thread(target=go, daemon=True); thread.start()
     for piece in stream: text += piece; yield text.strip()
     thread.join()
+    if failed: raise failed[0]
 
 def in_words(name, view, think=False): # yields an `Answer` that grows
     "By a model that writes"
@@ -389,14 +396,15 @@ def follow_words() -> str:
     "What the page says about it, from what was measured"
     path = find_asset("results/demo-follow.json"); r = json.loads(path.read_text())["results"]
     share = lambda k: f"{r[k]['value']:.0%} [{100*r[k]['low']:.0f}, {100*r[k]['high']:.0f}]"
-    return f"**How much it follows.** In {r['thought bent']['n']} test scenes all points but the first were moved by 120 of 1000. The fingertips made {share('thought bent')} of that shift with the thought bent, {share('waypoints alone')} with the waypoints alone: the policy trusts its eyes more."
+    return f"**How much it follows.** In {r['thought bent']['n']} test scenes all points but the first were moved by 120 of 1000. The fingertips made {share('thought bent')} of that shift with the thought bent, {share('waypoints alone')} with the waypoints alone: the rest it does by what else it reads, its eyes among it."
 
 # %% ../nbs/09_demo.ipynb #d9000031
 @lru_cache(maxsize=32)
 def failed(fault:str, seed:int=500_000) -> Episode:
     "The first scene from `seed` on in which the fault shows"
+    scene_kind(seed)
     if fault not in FAULTS: raise ValueError(f"unknown fault {fault!r}: choose from {', '.join(FAULTS)}")
-    e = next((e for i in range(20) if (e := Episode(int(seed or 0) + i, SEEN, fault)).good), None)
+    e = next((e for i in range(20) if (e := Episode(int(seed) + i, SEEN, fault)).good), None)
     if e is None: raise ValueError(f"{fault!r} did not show in 20 scenes from seed {seed}: take another seed")
     return e
 
@@ -522,17 +530,17 @@ def link_of(view, **more) -> str: # ?…
 
 def path_text(path): return "_".join(f"{x:.0f}.{y:.0f}" for x, y in path)
 
-def linked(query:dict) -> dict: # tab, view, path, fault
+def linked(query:dict) -> dict: # tab, view, path, fault and the seed it is looked for from
     "What a link asks for"
     q = {k: str(v)[:300] for k, v in dict(query).items()}
-    number = lambda k, default: int(q[k]) if re.fullmatch(r"\d{1,9}", q.get(k, "")) else default
+    number = lambda k, default: int(q[k]) if re.fullmatch(r"\d{1,10}", q.get(k, "")) else default
     if "photo" in q: view = photo_view(q["photo"])
     elif "things" in q: view = made_view(q["things"], number("seed", 0))
     else: view = world_view(number("seed", 500_000), q["family"] if q.get("family") in WORDINGS else None)
     if q.get("words"): view.words = sentence(q["words"])
     points = re.findall(r"(?:^|_)(\d{1,4})\.(\d{1,4})", q.get("path", ""))
     path = np.clip(np.array(points, float), 0, SCALE) if len(points) == 5 else None
-    return dict(tab=q["tab"] if q.get("tab") in TABS else TABS[0], view=view, path=path, fault=q["fault"] if q.get("fault") in FAULTS else None)
+    return dict(tab=q["tab"] if q.get("tab") in TABS else TABS[0], view=view, path=path, fault=q["fault"] if q.get("fault") in FAULTS else None, fault_seed=number("fault_seed", 500_000))
 
 # %% ../nbs/09_demo.ipynb #d9000044
 WORKER, _END = ThreadPoolExecutor(1, thread_name_prefix="demo"), object()
@@ -635,12 +643,12 @@ WATCH = EMPTY.format("Press <b>Look</b>, then click a word, or a movement of the
 def handlers():
     "What the page's buttons do; each takes the visitor's `Desk` first"
     def shown(d): return view_html(d.view), d.view.words, pad_value(d.view, None), EMPTY.format("Press <b>Ask</b>: teacher and student answer side by side."), EMPTY.format("Press <b>Drive</b>: the policy acts in this scene.") if d.view.scene else EMPTY.format("Behind a photograph there is no simulator: nothing can be driven here."), EMPTY.format("Press <b>Compare</b>: four generations on this scene."), gr.Slider(visible=False), "", gr.Slider(visible=False), link_of(d.view), words_value(), WATCH
-    def opened(d, request: gr.Request): # and the tab to open, the editor's path, the fault
+    def opened(d, request: gr.Request): # and the tab to open, the editor's path, the fault and its seed
         got = linked(request.query_params if request else {}); out = list(look(d, got["view"]))
         if got["path"] is not None: d.path, d.edited = in_vectors(d.view).path, got["path"]; out[2] = pad_value(d.view, d.edited, d.path)
-        return (*out, gr.Tabs(selected=got["tab"]), got["fault"] or CAUSES[1])
+        return (*out, gr.Tabs(selected=got["tab"]), got["fault"] or CAUSES[1], got["fault_seed"])
     def by_seed(d, seed, family): return look(d, world_view(seed if seed is not None else 500_000, family if family in WORDINGS else None))
-    def next_seed(d, seed, family): seed = int(seed or 500_000) + 1; return (seed, *by_seed(d, seed, family))
+    def next_seed(d, seed, family): seed = (500_000 if seed is None else int(seed)) + 1; return (seed, *by_seed(d, seed, family))
     def by_things(d, things): return look(d, made_view(things, np.random.default_rng().integers(10**6)))
     def by_photo(d, name): return look(d, photo_view(name))
     def by_upload(d, file): return look(d, photo_view(path=file))
@@ -684,7 +692,9 @@ def handlers():
         return d.hand
     def push(d): running(d).push = True
     def tell(d, words): running(d).words = sentence(words)
-    def fault(d, cause, seed): d.case, d.asked = failed(cause, seed), []; take = d.broken = failure_take(d.case); return moment_html(take), slider_of(take), [], "", f"?tab=failure&fault={cause.replace(' ', '+')}"
+    def fault(d, cause, seed):
+        seed = 500_000 if seed is None else int(seed); d.case, d.asked = failed(cause, seed), []; take = d.broken = failure_take(d.case)
+        return moment_html(take), slider_of(take), [], f"The first from {scene_kind(seed)} in which it shows", "?" + urlencode(dict(tab="failure", fault=cause, fault_seed=seed))
     def need_case(d):
         if d.case is None: raise ValueError("choose a failure first")
     def question_own(d, words): return question(d, sentence(words))
@@ -755,7 +765,7 @@ def build() -> gr.Blocks:
                         cause_was = gr.Markdown(elem_id="rf-cause-was")
                     with gr.Tab("Learn", id="learn"):
                         compare = gr.Button("Compare", variant="primary", elem_id="rf-compare"); stages = gr.HTML(EMPTY.format("Press <b>Compare</b>: four generations on this scene."), elem_id="rf-stages")
-                        gr.Markdown("The thin white path is the scripted expert's. One scene proves nothing; the notebooks have the numbers over a thousand.", elem_classes="rf-note")
+                        gr.Markdown("The thin white path is the scripted expert's. One scene proves nothing; the notebooks have the numbers over 300 to 1,000.", elem_classes="rf-note")
                     with gr.Tab("Attention", id="attention"):
                         with gr.Row(elem_classes="rf-end"): who, watch = gr.Radio(LOOKERS, value=LOOKERS[0], label="Whose", elem_id="rf-who", min_width=310, scale=3), gr.Button("Look", variant="primary", elem_id="rf-look", min_width=100, scale=1)
                         tokens = gr.HTML(words_value(), html_template=WORDS, css_template=WORDS_CSS, js_on_load=WORDS_JS, elem_id="rf-tokens")
@@ -763,7 +773,7 @@ def build() -> gr.Blocks:
                         gr.Markdown(f"A map of attention says where a model could have looked; covering says what mattered. [07_attention.ipynb]({NOTEBOOKS_AT}07_attention.ipynb) has the numbers over more scenes.", elem_classes="rf-note")
         quiet = dict(show_progress="hidden", api_visibility="private")
         fresh = [scene, words, editor, answers, film_, stages, at, followed, follow_at, link, tokens, gaze]
-        page.load(h["opened"], desk, [*fresh, tabs, cause], **quiet)
+        page.load(h["opened"], desk, [*fresh, tabs, cause, where], **quiet)
         link.change(None, link, None, js="q => { if (q) history.replaceState(null, '', q) }", api_visibility="private")
         show.click(h["by_seed"], [desk, seed, family], fresh, **quiet); more.click(h["next_seed"], [desk, seed, family], [seed, *fresh], **quiet); make.click(h["by_things"], [desk, things], fresh, **quiet)
         pick.input(h["by_photo"], [desk, pick], fresh, **quiet); upload.upload(h["by_upload"], [desk, upload], fresh, **quiet)

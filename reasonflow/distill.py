@@ -283,7 +283,7 @@ class StudentTrainer(ModuleTrainer, Trainer):
 
 def train_student(model, processor, rows, states, run, steps, batch, lr, latents=6, points=5, recipe=Recipe(), verbalizer=None, save_steps=None, seed=0, as_text=False, bottleneck=False, callbacks=(), **more):
     "Distil a teacher's buffer into `model`; goes on from the newest checkpoint in the run's folder if there is one; returns the `Distillation`"
-    if not rows: raise ValueError("no traces to learn from: the buffer is empty")
+    if len(rows) < batch: raise ValueError(f"{len(rows)} traces are less than one batch of {batch}: take more episodes, or a smaller batch")
     torch.manual_seed(seed)
     folder, tok = Path(run.folder)/"checkpoints", processor.tokenizer
     student = LatentStudent(freeze_eyes(model), tok.convert_tokens_to_ids("</think>"), latents, points, as_text, bottleneck, point_marks(tok, points))
@@ -314,6 +314,7 @@ def waypoints_of(student, processor, samples, feed=None): return think_about(stu
 
 def elsewhere(samples) -> list: # for each sample the index of one of another episode
     n = len(samples)
+    if len({s.episode_id for s in samples}) < 2: raise ValueError("all questions are about one episode: there is no other scene to take thoughts from")
     return [next((j for d in range(n//2, n//2 + n) if samples[j := (i + d) % n].episode_id != s.episode_id), i) for i, s in enumerate(samples)]
 
 def path_errors(answers, samples): # (n,)
@@ -374,7 +375,7 @@ def read_aloud(verbalizer, z, # (B, M, d)
 
 # %% ../nbs/02_distill.ipynb #e250002x
 def reading_exam(both, processor, samples) -> dict:
-    "Thoughts read back by the verbalizer: the share that names the right thing, and how far off it finds the exact thought; and the same when it reads what was thought about another scene"
+    "Thoughts read back by the verbalizer: the share that names the right place, and how far off it finds the exact thought; and the same when it reads what was thought about another scene"
     z = think_about(both.student, processor, samples).latents.to(both.student.slots)
     if not both.student.latents: return {}
     out, collate = {}, TraceCollator(processor)
@@ -412,7 +413,7 @@ def ways_to_answer(student, teacher, processor): # name: function of one sample
 def save_student(folder, both, processor, card="", dtype=torch.bfloat16, base=None):
     "A checkpoint with `student.safetensors`, `verbalizer.safetensors` and `student.json` beside its weights; the folder appears whole or not at all"
     s, v = both.student, both.verbalizer
-    about = dict(latents=s.latents, points=len(s.slots), as_text=s.as_text, bottleneck=s.bottleneck, recipe=asdict(both.recipe), verbalizer=dict(hidden=v.lm.config.hidden_size, layers=v.lm.config.num_hidden_layers))
+    about = dict(latents=s.latents, points=len(s.slots), as_text=s.as_text, bottleneck=s.bottleneck, recipe=asdict(both.recipe), verbalizer=dict(hidden=v.lm.config.hidden_size, layers=v.lm.config.num_hidden_layers, heads=v.lm.model.layers[0].cross.attend.num_heads))
     own = {"slots": s.slots, **{f"head.{k}": p for k, p in s.head.state_dict().items()}}
     spoken = pack({k: p for k, p in v.state_dict().items() if k != "lm.lm_head.weight"})                # tied to the embedding; a byte a weight: it only reads
     return save(folder, s.model, processor, card, dtype, tensors={"student": own, "verbalizer": spoken}, base=base, texts={"student.json": json.dumps(about, indent=1)})
@@ -424,9 +425,12 @@ def load_student(name, image=None): # Distillation, processor
     if not (path/"student.json").exists(): raise FileNotFoundError(f"{path} is no student: it has no student.json. 02_distill makes one; other checkpoints are measured with --suite grounding or reasoning")
     about, (model, processor) = json.loads((path/"student.json").read_text()), load(name, image=image)
     student = LatentStudent(model, processor.tokenizer.convert_tokens_to_ids("</think>"), about["latents"], about["points"], about["as_text"], about["bottleneck"])
-    student.load_state_dict(load_file(path/"student.safetensors"), strict=False)
+    def fill(module, state, elsewhere): # all but what is stored elsewhere
+        missing, more = module.load_state_dict(state, strict=False)
+        if lost := [k for k in missing if not k.startswith(elsewhere)] + more: raise ValueError(f"{path} does not fit its own student.json: {lost[0]}")
+    fill(student, load_file(path/"student.safetensors"), "model.")
     verbalizer = new_verbalizer(processor.tokenizer, student.slots.shape[1], **about["verbalizer"])
-    verbalizer.load_state_dict(unpack(load_file(path/"verbalizer.safetensors")), strict=False)
+    fill(verbalizer, unpack(load_file(path/"verbalizer.safetensors")), "lm.lm_head.")
     return Distillation(student, verbalizer, Recipe(**about["recipe"])).eval(), processor
 
 # %% ../nbs/02_distill.ipynb #e2500032

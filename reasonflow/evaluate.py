@@ -59,9 +59,10 @@ def why_failed(env) -> str:
     if max(shift[others], default=0) > .03 and shift[t] < .02 and env.peak[t] < .03: return "another thing was moved"
     if env.task.family == "push to": return "not moved" if shift[t] < .02 else "lifted" if env.peak[t] >= .02 else "pushed elsewhere"
     if env.peak[t] < .03: return "not picked up"
+    if env.task.family == "pick up": return "not high enough" if env.touching(t, -2) else "dropped"
     if env.touching(t, -2): return "still in the gripper"
     if env.task.family in MEMORY and not env.shown: return "not shown"
-    return "dropped" if env.task.family == "pick up" else "put elsewhere"
+    return "put elsewhere"
 
 # %% ../nbs/foundations/evaluate.ipynb #e7000008
 @dataclass(frozen=True)
@@ -78,7 +79,6 @@ _OURS = "reasonflow.evaluate:TabletopRobot"
 SUITES = {"tabletop": Suite(tuple(FAMILIES), _OURS), "held out": Suite(tuple(FAMILIES), _OURS), "memory": Suite(tuple(MEMORY), _OURS)}      # 'held out': colour and kind of the target never occurred together in training; 'memory': the last picture does not say what to do
 STEPS = dict(spatial=220, object=280, goal=300, **{"10": 520})                    # LIBERO's step limits (as OpenVLA set them: arXiv 2406.09246)
 SUITES |= {f"libero_{name}": Suite(tuple(tasks), "reasonflow.libero:LiberoRobot", STEPS[name], 50, True, "libero") for name, tasks in json.loads(find_asset("libero_tasks.json").read_text()).items()}
-SUITES["robosuite"] = Suite(("Lift", "Stack", "PickPlaceBread", "PickPlaceCan", "PickPlaceCereal", "PickPlaceMilk"), "reasonflow.libero:RobosuiteRobot", 200, None, True, "libero")      # the same arm and controller; from seeds, to the last step
 SUITES["robosuite"] = Suite(("Lift", "Stack", "PickPlaceBread", "PickPlaceCan", "PickPlaceCereal", "PickPlaceMilk"), "reasonflow.libero:RobosuiteRobot", 200, None, True, "libero")      # the same arm and controller; from seeds, to the last step
 
 def trials_of(suite:str="tabletop", episodes:int=200, seed:int=500_000, # of the first scene; no matter where initial states are given

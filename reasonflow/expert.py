@@ -8,8 +8,8 @@ __all__ = ['SOLVERS', 'CONDITIONS', 'SPOTS', 'PARTS', 'Attended', 'LONGEST', 'HE
            'tip_in_image', 'stops_of', 'aim_of', 'in_wrist', 'lies_at', 'Pool', 'Memory', 'Block', 'time_waves',
            'taken', 'ActionExpert', 'TokenExpert', 'BadObservation', 'Sight', 'shrink', 'student_reader', 'by_parts',
            'prepare', 'rests', 'Looks', 'Moments', 'Driver', 'new_driver', 'chance_of', 'left_out', 'relit', 'varied',
-           'MomentCollator', 'DriverTrainer', 'train_driver', 'ChunkPolicy', 'Policy', 'save_policy', 'load_policy',
-           'evaluate_policy', 'condition_cases', 'tabulate']
+           'MomentCollator', 'DriverTrainer', 'train_driver', 'ChunkPolicy', 'Policy', 'changed', 'save_policy',
+           'load_policy', 'evaluate_policy', 'condition_cases', 'tabulate']
 
 # %% ../nbs/03_expert.ipynb #a3000003
 import csv, json, math, multiprocessing as mp, zlib
@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from torch.utils.data import default_collate
 from tqdm.auto import tqdm
 from transformers import Trainer, TrainingArguments
-from .backbone import Collator, MuonAdamW, fast_bf16, packed_weights, prompts, stored
+from .backbone import Collator, MuonAdamW, fast_bf16, loose, packed_weights, prompts, stored
 from .distill import Cached, embed, load_student
 from .episodes import BadEpisode, EpisodeSet, Normalizer, chunk, normalization, read_normalization
 from .evaluate import SUITES, recorded, run_trials, summary, trials_of, write_down
@@ -37,7 +37,7 @@ from .world import WRIST, Scene, Tabletop
 
 # %% ../nbs/03_expert.ipynb #a3000005
 def sample_time(shape, generator=None, device=None, s:float=.999, shift:float=1.): # shift above 1: nearer to the noise
-    "Times in 0..1, more of them near the noise, where the direction is hardest to tell: (s − b)/s with b ~ Beta(1.5, 1) (π0: arXiv 2410.24164); shifted as for large pictures (arXiv 2403.03206)"
+    "Times in 0..1, more of them near the noise, where the answer has to come from what is seen: (s − b)/s with b ~ Beta(1.5, 1) (π0: arXiv 2410.24164); shifted as for large pictures (arXiv 2403.03206)"
     b = torch.rand(shape, generator=generator, device=device)**(2/3)             # Beta(1.5, 1) has the distribution function b^1.5
     return ((s - shift*b/(1 + (shift - 1)*b))/s).clamp(0, 1)
 
@@ -606,6 +606,7 @@ def train_driver(driver, moments, run, steps:int, batch:int=64, lr:float=1e-3, s
                  optimizers=(None, None), # and schedule; None: Muon and AdamW, cosine
                  **more):
     "Train `driver` on `moments`; goes on from the newest checkpoint in the run's folder if there is one"
+    if len(moments) < batch: raise ValueError(f"{len(moments)} looks are less than one batch of {batch}: take more episodes, or a smaller batch")
     torch.manual_seed(seed)
     folder = Path(run.folder)/"checkpoints"
     args = TrainingArguments(output_dir=str(folder), max_steps=steps, per_device_train_batch_size=batch, learning_rate=lr, lr_scheduler_type="cosine", warmup_steps=max(1, steps//20), max_grad_norm=1., seed=seed, data_seed=seed,
@@ -636,10 +637,11 @@ class ChunkPolicy:
             if name not in o: raise BadObservation(f"{name} is missing: this policy sees {' and '.join(self.cameras)}")
             i = np.asarray(o[name])
             if i.dtype != np.uint8 or i.shape != (side, side, 3): raise BadObservation(f"{name} is {i.dtype} of shape {i.shape}: uint8 of ({side}, {side}, 3) is needed")
+        if "state" not in o: raise BadObservation("state is missing")
         s = np.asarray(o["state"], float)
         if s.shape != (self.config.state,): raise BadObservation(f"state of shape {s.shape}: ({self.config.state},) is needed")
         if not np.isfinite(s).all(): raise BadObservation(f"state is not finite: {s}")
-        if not str(o.get("instruction", "")).strip(): raise BadObservation("no instruction")
+        if not isinstance(o.get("instruction"), str) or not o["instruction"].strip(): raise BadObservation("no instruction")
         return o
 
     def shown(self, observations): # pictures, wrist pictures, instructions, states (B, 8)
@@ -660,7 +662,7 @@ class ChunkPolicy:
         if self.swap:                                                                                     # the last robot still at work is given what another one saw last
             if len(slots) == 1:
                 if slots[0] not in self.spare: raise ValueError("swapped conditions come from another robot: drive at least two at once")
-                return self.predict_batch([*observations, self.spare[slots[0]]], [*slots, "spare"])[:1]
+                return self.predict_batch([*observations, self.spare[slots[0]]], [*slots, "spare"], None if planned is None else np.concatenate([planned, np.full_like(planned, np.nan)]), delay)[:1]
             self.spare |= {s: o for s, o in zip(slots, [observations[-1], *observations[:-1]])}
         look = self.look(observations, slots)
         noise = self.noise*torch.randn(len(slots), self.config.horizon, self.config.actions, generator=self.generator)
@@ -668,9 +670,9 @@ class ChunkPolicy:
         return self.commands(self.driver.act(look, noise, self.steps, self.solver, **{how: rest for how, ks in (("off", self.off), ("swap", self.swap)) if (rest := [k for k in ks if k not in self.apart])}, **known))
 
     def commands(self, chunk): # (B, 16, 7) scaled, to the same in the environment's units
-        scaled = chunk.double().numpy().clip(-1, 1)
+        scaled = chunk.double().numpy()
         if not np.isfinite(scaled).all(): raise FloatingPointError("the policy's answer is not finite; its weights are damaged, or they belong to another model")
-        scaled[..., -1] = np.where(scaled[..., -1] > 0, 1., -1.)                                          # a gripper is open or closed; how its robot says so, the statistics know
+        scaled = scaled.clip(-1, 1); scaled[..., -1] = np.where(scaled[..., -1] > 0, 1., -1.)                                          # a gripper is open or closed; how its robot says so, the statistics know
         return self.norm.back(scaled).clip(-1, 1)
 
     def predict_action(self, images, instruction, state) -> np.ndarray: # (16, 7)
@@ -707,14 +709,20 @@ class Policy(ChunkPolicy):
         if "memory" in c.use:
             first = self.driver.expert.memory.first.detach()
             look.memory = torch.stack([first if self.slots[s]["memory"] is None else self.slots[s]["memory"] for s in slots])
-            for s, m in zip(slots, self.driver.expert.remember(look)): self.slots[s]["memory"] = m
+            for s, m in zip(slots, self.driver.expert.remember(taken(look, self.off, self.swap))): self.slots[s]["memory"] = m
         return look
 
-def save_policy(folder, policy, student:str, card="", packed=False, start=None): # as for `stored`
+def changed(student, since:str) -> dict: # {name: tensor}
+    "What a student has learnt since it was the one of that name"
+    was = dict(load_student(since)[0].student.named_parameters()); return {k: d for k, p in student.named_parameters() if (d := (p.detach().float() - was[k].float()).cpu()).any()}
+
+def save_policy(folder, policy, student:str, card="", packed=False, start=None, changes=False, # as for `stored`
+                coupled=False): # has the student learnt beside the expert? Then its changes are kept too
     "Expert, statistics, card, and which student it belongs to; the folder appears whole or not at all"
     if (trained_on := policy.about.get("student_weights")) not in (None, found := weights_hash(student)): raise ValueError(f"the policy was trained on the student {trained_on}; {student} is another ({found})")
     with atomic_folder(folder) as tmp:
-        state, how = stored({k: v.detach().cpu().contiguous() for k, v in policy.driver.state_dict().items()}, packed, start); save_file(state, tmp/"expert.safetensors")
+        state, how = stored({k: v.detach().cpu().contiguous() for k, v in policy.driver.state_dict().items()}, packed, start, changes); save_file(state, tmp/"expert.safetensors")
+        if coupled: state, more = stored(changed(policy.sight.student, student), packed); how["student_learnt"] = more.get("squeezed", {}); save_file(state, tmp/"student.safetensors")
         (tmp/"config.json").write_text(json.dumps(dict(policy="cfm adapter", student=str(student), student_weights=weights_hash(student), expert=asdict(policy.driver.expert.config), head=policy.driver.head, think=policy.think, steps=policy.steps, solver=policy.solver, noise=policy.noise, robot=policy.robot, about=policy.about, **how), indent=1))
         (tmp/"normalization.json").write_text(normalization({policy.robot: policy.norm, f"{policy.robot} state": policy.arm})); (tmp/"MODEL_CARD.md").write_text(card)
     return Path(folder)
@@ -730,6 +738,9 @@ def load_policy(name, **kw) -> ChunkPolicy:
     driver = new_driver(ExpertConfig(**about["expert"] | {"use": tuple(about["expert"]["use"])}), about["head"])
     driver.load_state_dict(unpack(packed_weights(path)))
     both, processor = load_student(about["student"])
+    if "student_learnt" in about:
+        own, learnt = dict(both.student.named_parameters()), unpack(loose(load_file(path/"student.safetensors"), about["student_learnt"]))
+        with torch.no_grad(): [own[k].add_(d.to(own[k])) for k, d in learnt.items()]
     return Policy(driver, both.student, processor, *(read_normalization(path, about.get("robot", "tabletop") + s) for s in ("", " state")), **{k: about[k] for k in ("think", "steps", "solver", "noise", "robot", "about") if k in about} | kw)
 
 # %% ../nbs/03_expert.ipynb #a3000031

@@ -25,7 +25,7 @@ from .evaluate import TabletopRobot, Trial, run_trials, trials_of
 from .expert import ActionExpert, integrate
 from .records import CAUSES, Episode, Sample, failure_questions
 from .runs import bootstrap, same_request, show, weights_hash, wilson
-from .world import expert
+from .world import take_over
 
 # %% ../nbs/08_failure.ipynb #a8000007
 def films_of(seed:int, # first scene seed, from 400,000 (validation) or 500,000 (test)
@@ -171,7 +171,7 @@ def scores_of(learn, rides, seed:int=0) -> dict: # name: (n, looks) of `rides`
     "Every score, trained on the rides in `learn`"
     bad, T = failures(learn), rides[0].read["hidden"].shape[0]; families = {f: bad[[r.trial.family == f for r in learn]].mean() for f in {r.trial.family for r in learn}}
     flat = lambda v: np.repeat(np.asarray(v, float)[:, None], T, 1); net = lambda name, kind: curves_of(fit_score(x_of(learn, name), bad, kind, seed=seed), x_of(rides, name))
-    return {"hidden state, sum": net("hidden", "sum"), "hidden state, memory": net("hidden", "memory"), "arm's state, memory": net("state", "memory"),
+    return {"hidden state, sum": net("hidden", "sum"), "hidden state, memory": net("hidden", "memory"), "arm's state, sum": net("state", "sum"), "arm's state, memory": net("state", "memory"),
             "disagreement": x_of(rides, "spread")[..., 0].cumsum(1)/np.arange(1, T + 1), "the task": flat([families.get(r.trial.family, bad.mean()) for r in rides]), "time passed": np.tile(np.arange(T, dtype=float), (len(rides), 1)), "constant": flat(np.zeros(len(rides)))}
 
 def split(failed, share:float=.5, seed:int=0): # (n,) to two lists of indices
@@ -185,30 +185,31 @@ def alarms_of(curves, failed, promise:float=.1, seed:int=0): # (n,) the look of 
     for cal, test in ((a, b), (b, a)): at[test] = alarms(curves[test], band(curves[cal][~failed[cal]], promise, seed).upper)
     return at
 
-def judged(curves, failed, promise:float=.1, repeats:int=100, seconds:float=.4) -> dict: # name: result; seconds from look to look
+def judged(curves, failed, promise:float=.1, repeats:int=100, seconds:float=.4, groups=()) -> dict: # name: result; seconds from look to look; `groups` of rides that are also told apart, (name, (n,) bool)
     "True and false alarms, and when they come: over many ways to divide the rides, then over rides, whose interval it is"
     at = np.stack([alarms_of(curves, failed, promise, s) for s in range(repeats)]); rang = (at >= 0).mean(0); some = failed & (rang > 0)
-    return {"true alarms": bootstrap(rang[failed]), "false alarms": bootstrap(rang[~failed]), "seconds until a true alarm": bootstrap([seconds*a[a >= 0].mean() for a in at.T[some]])}
+    return {"true alarms": bootstrap(rang[failed]), "false alarms": bootstrap(rang[~failed]), "seconds until a true alarm": bootstrap([seconds*a[a >= 0].mean() for a in at.T[some]])} | {
+        f"{what}, {name}": bootstrap(rang[mine & which]) for name, mine in groups for what, which in (("true alarms", failed), ("false alarms", ~failed)) if (mine & which).any()}
 
 # %% ../nbs/08_failure.ipynb #a8000022
 def taken_over(trial, look:int, execute:int=8, size:int=144, limit:int=160) -> bool:
     "What becomes of an episode that is stopped at this look and handed to the scripted expert"
     robot = TabletopRobot(replace(trial, success=False, ever=False, steps=0, actions=None), size, 10_000)
     robot.follow(np.asarray(trial.actions)[:look*execute])
-    for i, step in enumerate(expert(robot.env)):
+    for i, step in enumerate(take_over(robot.env)):
         robot.env.step(step.action)
         if i + 1 == limit: break
     return bool(robot.env.success())
 
-def interventions(rides, at, seed:int=0) -> dict: # (n,) looks of the alarms, −1 without; name: result
-    "Success without asking, with asking at the alarms, and what an intervention gained, beside as many in random episodes"
+def interventions(rides, at, task=None, seed:int=0) -> dict: # (n,) looks of the alarms, −1 without; (n,) how often each ride's task fails; name: result
+    "Success without asking, with asking at the alarms, and what an intervention gained, beside one in a random episode, and as many in the tasks that fail most"
     before, rung = ~failures(rides), at >= 0
     if not rung.any(): return {"interventions": wilson(0, len(rides)), "success without asking": wilson(int(before.sum()), len(rides)), "success with asking": wilson(int(before.sum()), len(rides))}
-    moments = np.random.default_rng(seed).choice(at[rung], len(rides)); moments[rung] = at[rung]
+    rng = np.random.default_rng(seed); moments = rng.choice(at[rung], len(rides)); moments[rung] = at[rung]
     helped = np.array([taken_over(r.trial, int(m)) for r, m in zip(rides, moments)]); after = np.where(rung, helped, before)
     gain = helped.astype(float) - before
     return {"interventions": wilson(int(rung.sum()), len(rides)), "success without asking": wilson(int(before.sum()), len(rides)), "success with asking": wilson(int(after.sum()), len(rides)),
-            "success gained by an intervention": bootstrap(gain[rung]), "success gained by one at random": bootstrap(gain)}
+            "success gained by an intervention": bootstrap(gain[rung]), "success gained by one at random": bootstrap(gain)} | ({} if task is None else {"success gained by one in the tasks that fail most": bootstrap(gain[np.lexsort((rng.random(len(rides)), -np.asarray(task)))[:rung.sum()]])})
 
 # %% ../nbs/08_failure.ipynb #a8000025
 def gathered(folder, name, episodes:int, seed:int, part:int=20, progress=True, **loop) -> list: # of `Ride`
@@ -238,10 +239,11 @@ def ranked(learn, seed:int=0) -> dict: # name: area under the ROC at the end, th
 def detection(learn, rides, promise:float=.1, use:str|None=None, seed:int=0) -> tuple: # results by name, curves by name
     "Every score on `rides`: how well it orders, whether its promise is kept, when it rings; and what stopping gains at the alarms of the first and of `use`, by default the one that does best among the rides learnt from (if those are 40 or more)"
     use = use or (next(iter(ranked(learn, seed))) if len(learn) >= 40 else "hidden state, sum"); bad, curves, out = failures(rides), scores_of(learn, rides, seed), {"failures": wilson(int(failures(rides).sum()), len(rides))}
+    pushing = np.array([r.trial.family == "push to" for r in rides])
     for k, c in curves.items():
         out |= {f"area under the ROC, {k}": auc(c[:, -1], bad), f"area under the ROC after half the time, {k}": auc(c[:, c.shape[1]//2 - 1], bad)}
-        out |= {f"{what}, {k}": r for what, r in judged(c, bad, promise).items() if r["n"]}
-    return out | {f"{k}, stopping by {u}": r for u in dict.fromkeys(("hidden state, sum", use)) for k, r in interventions(rides, alarms_of(curves[u], bad, promise, seed), seed).items()}, curves
+        out |= {f"{what}, {k}": r for what, r in judged(c, bad, promise, groups=((("pushing", pushing), ("but for pushing", ~pushing)) if "state" in k else ())).items() if r["n"]}
+    return out | {f"{k}, stopping by {u}": r for u in dict.fromkeys(("hidden state, sum", use)) for k, r in interventions(rides, alarms_of(curves[u], bad, promise, seed), curves["the task"][:, 0], seed).items()}, curves
 
 def over_time(curves, failed) -> dict: # name: (looks,)
     "Area under the ROC of the score at each look"

@@ -297,7 +297,7 @@ def train_grpo(model, processor, samples, run, steps, prompts=8, group=8, lr=1e-
     return trainer
 
 # %% ../nbs/02_grpo.ipynb #d1500031
-HEALTH = {"reward": "reward", "reward_std": "deviation of rewards in a group", "frac_reward_zero_std": "groups in which all earn the same", "clip_ratio/region_mean": "tokens clipped", "entropy": "entropy (nats per token)",
+HEALTH = {"reward": "reward", "reward_std": "deviation of rewards in a draw", "frac_reward_zero_std": "groups in which all earn the same", "clip_ratio/region_mean": "tokens clipped", "entropy": "entropy (nats per token)",
           "kl": "distance from the start (KL)", "completions/mean_length": "tokens of thought and answer", "thoughts without end": "thoughts without end"}
 
 def draw_health(runs:dict, # label: rows of metrics
@@ -310,7 +310,7 @@ def draw_health(runs:dict, # label: rows of metrics
         for color, (label, rows) in zip(("tab:blue", "tab:orange", "tab:green", "tab:red"), runs.items()):
             pts = [(r["step"], r[key]) for r in rows if r.get(key) is not None]
             if pts: x, y = zip(*pts); ax.plot(x, y, c=color, alpha=.2, lw=.8); ax.plot(x, smooth(y, min(span, len(y))), c=color, lw=1.8, label=label)
-        ax.set_title(title)
+        ax.set_title(title); ax.set_xlabel("step")
     axes[0, 0].legend(); fig.tight_layout()
     return fig
 

@@ -36,6 +36,10 @@ def tensors_in(folder) -> dict: # name: shape, of every weight file
         if path.stem in ("model", "expert") and config.get("squeezed"):
             from reasonflow.backbone import packed_weights
             out |= {k: v.shape for k, v in packed_weights(folder).items()}; continue
+        if path.stem == "student" and config.get("student_learnt"): # what a policy's student has learnt beside it
+            from reasonflow.backbone import loose
+            from safetensors.torch import load_file
+            out |= {where + k: v.shape for k, v in loose(load_file(path), config["student_learnt"]).items()}; continue
         with open(path, "rb") as f: head = json.loads(f.read(struct.unpack("<Q", f.read(8))[0]))
         out |= {where + k: v["shape"] for k, v in head.items() if k != "__metadata__"}
     return out
@@ -137,7 +141,7 @@ def package(checkpoint, # folder, or shipped name
             if config.pop("squeezed", None):                       # whole, and without what it began with
                 from safetensors.torch import save_file
                 from reasonflow.backbone import packed_weights
-                save_file(packed_weights(folder), tmp/("expert.safetensors" if (folder/"expert.safetensors").exists() else "model.safetensors")); config = {k: v for k, v in config.items() if k not in ("start", "start_weights")}
+                save_file(packed_weights(folder), tmp/("expert.safetensors" if (folder/"expert.safetensors").exists() else "model.safetensors")); config = {k: v for k, v in config.items() if k not in ("start", "start_weights", "changes")}
             for what in ("student", "vlm"):
                 if what not in config: continue
                 name = (others or {}).get(what) or config[what]

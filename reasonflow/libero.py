@@ -33,7 +33,8 @@ def assets_folder(): # None: the package's own, downloaded at first use
 
 def label(): # to be said beside every rate
     given = assets_folder(); notes = given and given.parent/"README.md"
-    return "stand-in assets" if notes and notes.exists() and "stand-in" in notes.read_text() else "LIBERO's own assets"
+    if given is None: return "LIBERO's own assets"
+    return "assets of a folder that does not say whose" if not notes.exists() else "stand-in assets" if "stand-in" in notes.read_text() else "LIBERO's own assets"
 
 @lru_cache(maxsize=1)
 def libero(): # folder of the package
@@ -96,7 +97,7 @@ def libero_state(o) -> np.ndarray: # (8,) of an observation of robosuite
 # %% ../nbs/05_libero.ipynb #d500000f
 NOTHING, SETTLE = np.array([0, 0, 0, 0, 0, 0, -1.]), 10                                 # an action; for so many steps
 
-def gripper_command(opened): return np.sign(GRIPPERS["open is 1 of 0..1"](np.asarray(opened)))     # 0 closed .. 1 open, to −1 open, +1 closed, nothing between
+def gripper_command(opened): return np.where(GRIPPERS["open is 1 of 0..1"](np.asarray(opened)) >= 0, 1., -1.)     # 0 closed .. 1 open, to −1 open, +1 closed, nothing between
 
 def sentence(task): return re.sub(r"^[A-Z_]+SCENE\d+_", "", task).replace("_", " ")      # a task's instruction
 

@@ -425,7 +425,7 @@ def step_of(stage, p:Preset) -> Step:
     step = Step(frames=p.frames, image=p.image, lora=S.get("lora", 0), gpu=p.name in ("small", "full"), optimizer="adamw" if S.get("lora") else "muon")
     if not step.gpu: step = step.but(words=40, answer=24)
     if stage == "sft": return step.but(batch=S["batch"], accumulate=S.get("accumulate", 1), checkpointing=more.get("gradient_checkpointing", False), frozen_eyes=S.get("frozen_eyes", False))
-    if stage == "grpo": return step.but(batch=train["prompts"]*train["group"], answer=train.get("max_length", 144), accumulate=train.get("gradient_accumulation_steps", 1), loss="picked", frozen_eyes=not S.get("lora"),
+    if stage == "grpo": return step.but(batch=train["prompts"]*train["group"], answer=train.get("max_length", 144), accumulate=train.get("gradient_accumulation_steps", 1), loss="picked", frozen_eyes=True, vision=False,
                                         checkpointing=train.get("gradient_checkpointing", False), optimizer="adamw_8bit" if "8bit" in train.get("optim", "") else "adamw")      # TRL's own optimizer
     if stage == "distill": return step.but(batch=S["batch"], answer=6, thoughts=6, accumulate=more.get("gradient_accumulation_steps", 1), frozen_eyes=True, vision=False)     # no checkpointing: it would drop the cache that the thoughts need
     raise ValueError(f"{stage} is planned by its own model, see `plan`")

@@ -20,13 +20,13 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 from .backbone import answer, bare, load
 from .attention import act_study, gained
-from .coupling import Coupling, CoupledPI, SpaceLooks, act_again, folder_of
+from .coupling import Coupling, CoupledPI, SpaceLooks, act_again, folder_of, PiArm
 from .distill import Cached, embed
 from .episodes import EpisodeSet
 from .expert import load_policy
 from .qwenpi import PictureCollator, Pictures, prepare_pictures
 from .records import Quarantine, frame_facts, step_text
-from .runs import bootstrap, same_request, wilson
+from .runs import bootstrap, fingerprint, same_request, wilson
 from .stream import ShardLost, patiently
 from .waypoints import format_point, to_grid
 from .world import show_at
@@ -88,7 +88,7 @@ def claims(rationale, truth, tolerance:float=50.) -> list: # of (section, senten
             out.append((section, sentence, ok))
     told, left = [s.strip() for s in rationale.get(SECTIONS[3], "").rstrip(".").split(",")], list(truth.steps) or ["the task is done"]
     for step in filter(None, told):
-        ok = step in left
+        ok = step in left if re.match(r"(reach|grasp|lift|move|lower|release|push|open|close|the task is done)\b", step) else None
         if ok: left = left[left.index(step) + 1:]                    # the next must come later
         out.append((SECTIONS[3], step, ok))
     return out
@@ -136,18 +136,22 @@ class Endpoint:
                 return parsed(said["choices"][0]["message"]["content"])
             except urllib.error.HTTPError as e:
                 if e.code in (401, 403): raise PermissionError(f"{self.url} refuses the key: put one into the environment variable {self.key}") from e
-                if e.code not in (408, 409, 429) and e.code < 500: raise BadRationale(f"{self.url}: {e}") from e
+                if e.code not in (400, 408, 409, 413, 422, 429) and e.code < 500: raise FileNotFoundError(f"{self.url}: {e}; is the address right, and the model {self.name!r} there?") from e
+                if e.code in (400, 413, 422): raise BadRationale(f"{self.url}: {e}") from e                     # this question it will not answer
                 raise
-            except (KeyError, json.JSONDecodeError, BadRationale) as e: raise OSError(f"no rationale in the answer: {e}") from e        # asked again, as a busy server is
+            except (KeyError, json.JSONDecodeError, BadRationale) as e: answered.append(e); raise OSError(f"no rationale in the answer: {e}") from e        # asked again, as a busy server is
+        answered = []
         try: return patiently(once, self.tries, self.gap)
-        except ShardLost as e: raise BadRationale(f"{self.name} gave no rationale: {e}") from e
+        except ShardLost as e:
+            if answered: raise BadRationale(f"{self.name} gave no rationale: {e}") from e
+            raise ConnectionError(f"{self.url} does not answer: {e}; what is annotated so far is kept, begin again when it does") from e      # nothing is wrong with the look
 
 # %% ../nbs/06_refine.ipynb #f6000014
 def annotate(folder, demos, every:int=4, teacher="scene graph", progress=True) -> dict: # {(episode, step): {section: text}}
     "Rationales for the recordings in `demos` (folder of a LeRobotDataset), kept in `folder`, and in `folder`/checked.json what of them is wrong"
     folder, data, exact = Path(folder), EpisodeSet(demos), teacher == "scene graph"
-    same_request(folder, every=every, teacher=teacher if exact else teacher.name); checked, quarantine = [], Quarantine(.2)
-    if not exact and hasattr(teacher, "cost"): print(f"about ${teacher.cost(sum(-(-row['length']//every) for row in data.rows)):.2f} for what is not written yet, at most")
+    same_request(folder, data=fingerprint([(Path(demos)/"meta"/f).read_text() for f in ("info.json", "stats.json")]), every=every, teacher=teacher if exact else teacher.name); checked, quarantine = [], Quarantine(.2)
+    if not exact and hasattr(teacher, "cost"): todo = sum(-(-row["length"]//every) for i, row in enumerate(data.rows) if not (folder/f"{i:06d}.json").exists()); print(f"about ${teacher.cost(todo):.2f} for what is not written yet, at most")
     for i in tqdm(range(len(data)), desc="rationales", unit="episode", disable=not progress):
         path = folder/f"{i:06d}.json"
         if not path.exists():
@@ -231,7 +235,7 @@ def reasons_exam(policy, pictures, looks, collate, most:int=40) -> dict: # resul
 
 # %% ../nbs/06_refine.ipynb #f600001d
 @dataclass(frozen=True)
-class RefineArm:
+class RefineArm(PiArm):
     weight: float = .3                   # λ
     frozen: int = 4                      # of the language model's layers, from below
     told: str = "true"                   # or shuffled
@@ -240,7 +244,6 @@ class RefineArm:
     def name(self): return f"reasons {self.weight:g} {self.told}; frozen {self.frozen}; seed {self.seed}"
     @property
     def order(self): return self.frozen, self.weight, self.told, self.seed
-    watched = False
     def looks(self, pictures, held, families): return RefineLooks(pictures, self.told, self.seed, held, families)
     def driver(self, net, shape, pictures, draws, layer): return RefinedPI(net, shape, self.weight, self.frozen, draws)
     def collator(self, processor): return RefineCollator(processor, .1)

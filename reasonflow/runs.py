@@ -64,7 +64,7 @@ PRESETS = {p.name: p for p in [
     Preset("full", "Qwen/Qwen3.5-4B", 448, "card", 8, {"sft": dict(steps=75_000, batch=1, accumulate=8, lr=1e-5, eval=500, lora=16, more=dict(gradient_checkpointing=True, dataloader_num_workers=4, dataloader_prefetch_factor=4, dataloader_persistent_workers=True),
                          samples=dict(molmoact=200_000, robovqa=100_000, robofac=64_000, sharerobot_affordance=6_522, sharerobot_planning=100_000, pixmo_cap=50_000, pixmo_capqa=50_000, pixmo_ama=50_000)),
             "grpo": dict(start="shreethar/stage1_unsloth", episodes=0, warm_steps=0, warm_batch=1, warm_lr=1e-5, steps=100, eval=500, lora=16,      # the author's run with TRL
-                         train=dict(prompts=1, group=4, lr=5e-6, gradient_accumulation_steps=4, iterations=1, max_length=2048, beta=0., level="sequence", optim="adamw_8bit", weight_decay=.1, warmup_steps=10, max_grad_norm=.1, gradient_checkpointing=True)),
+                         train=dict(prompts=1, group=4, lr=5e-6, gradient_accumulation_steps=4, iterations=1, max_length=2048, beta=0., level="sequence", scale_rewards="group", reward="author", optim="adamw_8bit", weight_decay=.1, warmup_steps=10, max_grad_norm=.1, gradient_checkpointing=True)),
             "distill": dict(start="shreethar/stage1_unsloth", teacher="shreethar/stage2_teacher", episodes=0, group=4, steps=4500, batch=1, lr=1e-4, eval=500, bottleneck=False, lora=64, more=dict(gradient_accumulation_steps=128, warmup_steps=200)),     # the author's 4 × 32, one at a time: thoughts need a cache, and a cache forbids gradient checkpointing
             "expert": dict(student="shreethar/LatentStudent-ckpt-400", families=("all",), without=(), episodes=500, every=1, steps=100_000, batch=64, draws=8, lr=1e-4, eval=500, config=dict(vlm=2560, width=1024, layers=12, heads=16)),     # sizes of the head are ours: no published one exists
             "qwenpi": dict(vlm="Qwen/Qwen3-VL-4B-Instruct", student="", families="", every=1, steps=100_000, warm=5_000, batch=24, gpus=8, draws=8, lr=1e-4, image=224, views=1, head={}, eval=500,
@@ -148,7 +148,7 @@ def weights_hash(checkpoint, model=None): # the model's tensors, where they were
     elif (folder/"config.json").exists() and json.loads((folder/"config.json").read_text()).get("squeezed"):      # a policy in codes: as if it lay here as bytes
         from safetensors.torch import save
         from reasonflow.backbone import packed_weights
-        parts[0] = save(packed_weights(folder))
+        parts[-1] = save(packed_weights(folder))
     if parts: return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 # %% ../nbs/foundations/runs.ipynb #c94390d7

@@ -54,6 +54,7 @@ def embedded_sources(seed:int, # first scene seed
                      episodes:int, # successful ones; seven tenths as many failures and half as many stills come with them
                      size=144, frames=3, combos="seen", style="short", workers=None, progress=True) -> dict: # source: samples
     "The eight counterparts from the embedded world"
+    if seed < 0 or seed + episodes > 400_000: raise ValueError(f"from {seed} on, {episodes} episodes would reach 400,000, where validation begins: take a smaller seed or fewer episodes")
     kw = dict(size=size, frames=frames, combos=combos, style=style)
     jobs = [("ok", seed + i, kw) for i in range(episodes)] + [("fault", seed + i, kw) for i in range(-(-episodes*7//10))] + [("still", seed + i, kw) for i in range(-(-episodes//2))]
     out = {name: [] for name in EMBEDDED}
@@ -192,6 +193,8 @@ def ratio(errors, constant, draws=2000, seed=0): # value, n, low, high
 # %% ../nbs/01_sft.ipynb #aaffc588
 def another(samples, by:int=7):
     "The same questions with the images of other scenes"
+    if len(samples) < 2: raise ValueError(f"{len(samples)} question has no other image to be asked about: evaluate on more episodes")
+    by = by % len(samples) or 1
     return [Sample(**{**s.__dict__, "frames": samples[(i + by) % len(samples)].frames}) for i, s in enumerate(samples)]
 
 def nearest(box, truth):

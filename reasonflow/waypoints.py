@@ -8,7 +8,7 @@ __all__ = ['SCALE', 'Parsed', 'answer_text', 'parse_trajectory', 'parse_box', 'p
            'draw']
 
 # %% ../nbs/foundations/waypoints.ipynb #3b647842
-import math, re
+import math, os, re
 import numpy as np
 from PIL import Image, ImageDraw
 
@@ -25,9 +25,9 @@ def answer_text(text):
     "What follows the last `</think>`, without end-of-turn marks"
     return text.rsplit("</think>", 1)[-1].replace("<|im_end|>", "").replace("<|endoftext|>", "").strip()
 
-_PAIR = r"\[\s*(\d{1,5})\s*,\s*(\d{1,5})\s*\]"
+_PAIR = r"\[\s*([0-9]{1,5})\s*,\s*([0-9]{1,5})\s*\]"
 _TRAJECTORY = re.compile(rf"\[\s*{_PAIR}(?:\s*,\s*{_PAIR})*\s*\]")
-_BOX = re.compile(r"\[\s*" + r"\s*,\s*".join([r"(\d{1,5})"]*4) + r"\s*\]")
+_BOX = re.compile(r"\[\s*" + r"\s*,\s*".join([r"([0-9]{1,5})"]*4) + r"\s*\]")
 
 def parse_trajectory(text:str, # an answer
                      k:int|None=5 # how many points it must have; None: at least one
@@ -60,7 +60,9 @@ def parse_point(text): # (2,) integers
 # %% ../nbs/foundations/waypoints.ipynb #ee8c8ee9
 def to_grid(points):
     "Round to integers and clamp to 0..1000"
-    return np.clip(np.rint(np.asarray(points, float)), 0, SCALE).astype(int)
+    p = np.asarray(points, float)
+    if not np.isfinite(p).all(): raise ValueError(f"a coordinate is not finite: {points}")
+    return np.clip(np.rint(p), 0, SCALE).astype(int)
 
 def format_trajectory(points) -> str: # `points` (K, 2) in 0..1000
     "`[[x1,y1],…]`, without spaces"
@@ -128,7 +130,7 @@ def draw(image, # (H, W, 3) uint8, PIL image, or path
          size:int|None=None # side of the picture (pixels); None: that of the image
         ) -> Image.Image:
     "A picture with waypoints on it; text that does not parse is written across the bottom instead"
-    im = (Image.open(image) if isinstance(image, str) else Image.fromarray(image) if isinstance(image, np.ndarray) else image).convert("RGB")
+    im = (Image.open(image) if isinstance(image, (str, os.PathLike)) else Image.fromarray(image) if isinstance(image, np.ndarray) else image).convert("RGB")
     if size: im = im.resize((size, round(size*im.height/im.width)))
     else: im = im.copy()
     pen, unit = ImageDraw.Draw(im, "RGBA"), max(im.size)/150

@@ -408,8 +408,9 @@ class Tabletop(gym.Env):
         mujoco.mj_forward(self.model, self.data)
 
     def step(self, action):
-        action = np.clip(np.asarray(action, float), -1, 1)
+        action = np.asarray(action, float)
         if not np.isfinite(action).all(): raise ValueError(f"action is not finite: {action}")
+        action = action.clip(-1, 1)
         lo, hi = np.array(REACH).T
         lead = np.clip(self.command + action[:3]*STEP_M - self.tip, -STEP_M, STEP_M) # the servo's goal never runs away from the hand
         self.command = np.clip(self.tip + lead, lo, hi)

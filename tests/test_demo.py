@@ -133,7 +133,7 @@ def test_failure(v):
     v.tab("Failure QA"); v.click("rf-fail"); v.says("#rf-broken", "recorded scripted expert"); assert "Injected" not in v.text("#rf-cause-was")
     v.click("rf-ask-all"); v.says("#rf-talk", "What went wrong?", "Why did it fail?"); v.shot("failure"); assert "it was" not in v.text("#rf-talk")
     v.type("rf-own", "What colour is the cube?"); v.click("rf-ask-own"); v.says("#rf-talk", "What colour is the cube?")
-    v.click("rf-reveal"); v.says("#rf-cause-was", "Injected: missed grasp"); v.says("#rf-talk", "✓"); v.shot("failure-told"); assert v.query() == {"tab": "failure", "fault": "missed grasp"}
+    v.click("rf-reveal"); v.says("#rf-cause-was", "Injected: missed grasp"); v.says("#rf-talk", "✓"); v.shot("failure-told"); assert v.query() == {"tab": "failure", "fault": "missed grasp", "fault_seed": "500000"}
 
 def test_learn(v):
     v.tab("Learn"); v.click("rf-compare"); v.says("#rf-stages", "tiny-base", "tiny-sft", "tiny-teacher", "tiny-student", seconds=120); v.shot("learn")

@@ -79,4 +79,4 @@ def test_bad_rewards_and_empty_groups_stop(small):
 def test_student_needs_traces(small, tmp_path):
     from reasonflow.distill import train_student
     from reasonflow.runs import Run
-    with pytest.raises(ValueError, match="buffer is empty"): train_student(small[0], small[1], [], [], Run("distill", tmp_path), 1, 1, 1e-3)
+    with pytest.raises(ValueError, match="less than one batch"): train_student(small[0], small[1], [], [], Run("distill", tmp_path), 1, 1, 1e-3)
