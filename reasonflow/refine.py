@@ -25,7 +25,7 @@ from .distill import Cached, embed
 from .episodes import EpisodeSet
 from .expert import load_policy
 from .qwenpi import PictureCollator, Pictures, prepare_pictures
-from .records import Quarantine, frame_facts, step_text
+from .records import STEP_FORMS, Quarantine, frame_facts, step_text
 from .runs import bootstrap, fingerprint, same_request, wilson
 from .stream import ShardLost, patiently
 from .waypoints import format_point, to_grid
@@ -88,7 +88,7 @@ def claims(rationale, truth, tolerance:float=50.) -> list: # of (section, senten
             out.append((section, sentence, ok))
     told, left = [s.strip() for s in rationale.get(SECTIONS[3], "").rstrip(".").split(",")], list(truth.steps) or ["the task is done"]
     for step in filter(None, told):
-        ok = step in left if re.match(r"(reach|grasp|lift|move|lower|release|push|open|close|the task is done)\b", step) else None
+        ok = step in left if step.startswith(STEP_FORMS) else None
         if ok: left = left[left.index(step) + 1:]                    # the next must come later
         out.append((SECTIONS[3], step, ok))
     return out

@@ -22,7 +22,7 @@ from trl import SFTConfig, SFTTrainer
 from trl.models.utils import _ForwardRedirection
 from . import world
 from .backbone import Collator, NumberHead, answer, answer_counts, answer_loss, make_optimizer, quicken
-from .records import CAUSES, ROW_COUNTS, SOURCES, STEPS, Quarantine, Sample, caption_samples, episode_samples, gather, kept, mix, open_source, reasoned_samples, share, side, unique
+from .records import CAUSES, ROW_COUNTS, SOURCES, STEP_FORMS, Quarantine, Sample, caption_samples, episode_samples, gather, kept, mix, open_source, reasoned_samples, share, side, unique
 from .runs import Run, SafeTrainer, bootstrap, find_checkpoint, last_checkpoint, wilson
 from .stream import FetchAhead, Waiting
 from .waypoints import iou, mean_l2, parse_box, parse_trajectory
@@ -222,10 +222,10 @@ def _right(said, samples): return [a == s.assistant for a, s in zip(said, sample
 
 def step_exam(say, steps, control=True): # results, valid (n,)
     "The next step, word for word"
-    told, forms = say(steps), {k.split(" {")[0] for k in STEPS.values()}
+    told = say(steps)
     out = {"planning exact": wilson(sum(_right(told, steps)), len(steps))}
     if control: out["planning exact, other image"] = wilson(sum(_right(say(another(steps)), steps)), len(steps))
-    return out, [any(a.startswith(f) for f in forms) for a in told]
+    return out, [a.startswith(STEP_FORMS) for a in told]
 
 def failure_exam(say, films):
     "The cause, over all and by cause; with other films (5 further on: causes come round every 7); and for an answer that is always the same"

@@ -57,7 +57,7 @@ def test_the_recorded_run_is_of_these_weights():
     record = json.loads(find_asset("results/tiny-policy-failure.json").read_text()); r = record["results"]
     assert record["weights"] == weights_hash("tiny-policy") and record["vlm_weights"] == weights_hash("tiny-sft")
     assert all(x["n"] and (x["low"] is None or x["low"] <= x["value"] + 1e-9) for x in r.values())
-    assert all(v["value"] <= record["promise"] + .04 for k, v in r.items() if k.startswith("false alarms") and "pushing" not in k)      # on average over tasks is what is promised
+    assert all(v["value"] <= record["promise"] + .04 for k, v in r.items() if k.startswith("false alarms") and ", pushing," not in k)      # promised is the average over tasks, not every task
     n = len(record["curves"]["failed"]); assert n == record["episodes"] - record["episodes"]//3 == len(record["curves"]["score"])
 
 @pytest.mark.slow
