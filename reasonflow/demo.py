@@ -665,9 +665,10 @@ def handlers():
     def edit(d, value): d.edited = points_of(value); d.edited = None if d.path is None or np.abs(d.edited - np.rint(d.path)).max() < 1 else d.edited; return link_of(d.view, tab="trajectory", path=None if d.edited is None else path_text(d.edited))
     def drivable(d):
         if d.view is None or d.view.scene is None: raise ValueError("behind a photograph there is no simulator: choose a scene of the embedded world")
-    def follow(d, deep): # yields film, slider
+    def follow(d, value, deep): # yields film, slider
         drivable(d)
         if d.path is None: raise ValueError("ask first: there is no path to follow")
+        edit(d, value)                                                                 # the last one may still be on its way
         d.hand.stop, hand = True, Hand(); d.hand = hand
         for take in drive(d.view.scene, d.view.words, path=d.edited, hand=hand, deep=deep):
             if d.hand is not hand: return                                              # the visitor has gone on to something else
@@ -776,15 +777,15 @@ def build() -> gr.Blocks:
         page.load(h["opened"], desk, [*fresh, tabs, cause, where], **quiet)
         link.change(None, link, None, js="q => { if (q) history.replaceState(null, '', q) }", api_visibility="private")
         show.click(h["by_seed"], [desk, seed, family], fresh, **quiet); more.click(h["next_seed"], [desk, seed, family], [seed, *fresh], **quiet); make.click(h["by_things"], [desk, things], fresh, **quiet)
-        pick.input(h["by_photo"], [desk, pick], fresh, **quiet); upload.upload(h["by_upload"], [desk, upload], fresh, **quiet)
+        pick.input(h["by_photo"], [desk, pick], fresh, trigger_mode="always_last", **quiet); upload.upload(h["by_upload"], [desk, upload], fresh, **quiet)
         for chip, (_, query) in zip(chips, EXAMPLES): chip.click(lambda d, query=query: h["by_link"](d, query), desk, fresh, **quiet).success(h["ask"], [desk, words], [answers, editor, link], **quiet)
         gr.on([ask.click, words.submit], h["ask"], [desk, words], [answers, editor, link], **quiet)
-        editor.input(h["edit"], [desk, editor], link, **quiet); follow.click(h["follow"], [desk, deep], [followed, follow_at], **quiet)
+        editor.input(h["edit"], [desk, editor], link, trigger_mode="always_last", **quiet); follow.click(h["follow"], [desk, editor, deep], [followed, follow_at], **quiet)
         drive_.click(h["roll"], [desk, words, each], [film_, at, link], **quiet); stop.click(h["stop"], desk, None, **quiet); push.click(h["push"], desk, None, **quiet); gr.on([tell.click, other.submit], h["tell"], [desk, other], None, **quiet)
         replay_.click(h["recorded"], [desk, kind, how], [film_, at], **quiet)
         for slider, which, where_ in ((at, "take", film_), (follow_at, "followed", followed), (broken_at, "broken", broken)): slider.input(h[f"slide_{which}"], [desk, slider], where_, trigger_mode="always_last", **quiet)
         make_fail.click(h["fault"], [desk, cause, where], [broken, broken_at, talk, cause_was, link], **quiet); ask_all.click(h["question"], desk, talk, **quiet); gr.on([ask_own.click, own_q.submit], h["question_own"], [desk, own_q], talk, **quiet); tell_cause.click(h["reveal"], desk, [talk, cause_was], **quiet)
-        gr.on([watch.click, who.input], h["watch"], [desk, words, who, kind_of], [tokens, kind_of, gaze, link], **quiet); tokens.input(h["pick"], [desk, tokens, kind_of], gaze, trigger_mode="always_last", **quiet); kind_of.input(h["kind"], [desk, kind_of], gaze, **quiet)
+        gr.on([watch.click, who.input], h["watch"], [desk, words, who, kind_of], [tokens, kind_of, gaze, link], trigger_mode="always_last", **quiet); tokens.input(h["pick"], [desk, tokens, kind_of], gaze, trigger_mode="always_last", **quiet); kind_of.input(h["kind"], [desk, kind_of], gaze, trigger_mode="always_last", **quiet)
         compare.click(h["compare"], [desk, words], [stages, link], **quiet)
     return page.queue(max_size=24, default_concurrency_limit=4, api_open=False)
 

@@ -93,10 +93,17 @@ def test_trajectory(v):
     ActionChains(v.b).click_and_hold(v.all("#rf-editor circle")[2]).move_by_offset(60, 30).release().perform()
     v.wait("body", lambda e: "path" in v.query(), 90); assert at(2)[0] > was[0] + 80 and at(2)[1] > was[1] + 30; dragged = at(2)
     from selenium.webdriver.common.keys import Keys
-    v.all("#rf-editor circle")[4].send_keys(Keys.ARROW_LEFT); link = v.b.current_url
-    v.wait("body", lambda e: v.b.current_url != link, 30)
+    link = v.b.current_url; v.all("#rf-editor circle")[4].send_keys(Keys.ARROW_LEFT); v.wait("body", lambda e: v.b.current_url != link, 30)
     v.click("rf-follow"); v.wait("#rf-followed .rf-moment"); v.wait("#rf-follow-at input[type=range]", lambda e: e.is_displayed(), 90); v.says("#rf-followed", "live tiny-policy", "passed the edited points"); assert "test scenes" in v.text("#rf-follows"); v.shot("trajectory-followed")
     v.go("?" + urlparse(v.b.current_url).query); assert len(v.all("#rf-editor circle")) == 5 and np.allclose(at(2), dragged, atol=1.5)        # a link brings the edited path back
+
+def test_quick_edits_all_count(v):
+    "Keys that come while an edit is still on its way: the last one is kept"
+    v.click("rf-ask"); v.wait("#rf-editor circle"); v.answered()
+    at = lambda: [round(float(v.all("#rf-editor circle")[4].get_attribute(k))) for k in ("cx", "cy")]
+    was, press = at(), """const done = arguments[0]; let left = 6; const tick = () => { const dot = document.querySelectorAll('#rf-editor circle')[4]; if (!left--) return done();
+        for (const kind of ['keydown', 'keyup']) dot.dispatchEvent(new KeyboardEvent(kind, {key: 'ArrowUp', bubbles: true})); setTimeout(tick, 30); }; tick();"""
+    v.b.execute_async_script(press); v.wait("body", lambda e: v.query().get("path", "").endswith(f"_{was[0]}.{was[1] - 60}"), 20); assert at() == [was[0], was[1] - 60]
 
 def test_click_moves_the_nearest_point(v):
     from selenium.webdriver import ActionChains
