@@ -43,7 +43,7 @@ PRESETS = {p.name: p for p in [
             "qwenpi": dict(vlm="tiny-student", student="tiny-student", families="pick up", episodes=2, every=8, steps=3, batch=4, draws=2, lr=1.2e-3, eval=2),
             "coupling": dict(families=("pick up",), episodes=8, every=8, steps=3, batch=4, eval=2, held=2, workers=1),
             "libero": dict(vlm="tiny-student", start="tiny-qwenpi", suite="libero_goal", tasks="put_the_bowl_on_the_plate", episodes=1, every=8, steps=2, batch=4, draws=2, lr=1.2e-3, vary=.1, eval=1, workers=1),
-            "rl": dict(start="tiny-policy-few", way="flow-sde", way_kw=(("start", 1.), ("level", .3)), families="pick up", rounds=1, scenes=2, group=2, horizon=24, every=1, episodes=2),
+            "rl": dict(start="tiny-policy-few", families="pick up", rounds=1, scenes=2, group=2, horizon=24, every=1, episodes=2),
             "attention": dict(scenes=2, drives=2), "failure": dict(rides=24, films=1, promise=.2),
             "refine": dict(families=("pick up",), episodes=8, every=8, steps=3, batch=4, eval=2, held=2, workers=1)}),
     Preset("tiny", "tiny-base", 144, "short", 3,
@@ -54,7 +54,7 @@ PRESETS = {p.name: p for p in [
             "qwenpi": dict(vlm="tiny-student", student="tiny-student", families="pick up", episodes=80, every=4, steps=90, batch=16, draws=4, lr=1.2e-3, eval=20),
             "coupling": dict(families=("pick up",), episodes=24, every=4, steps=30, batch=16, eval=8, held=6, workers=2),
             "libero": dict(vlm="tiny-student", start="tiny-qwenpi", suite="libero_goal", tasks="put_the_bowl_on_the_stove,put_the_bowl_on_the_plate", episodes=6, every=4, steps=40, batch=16, draws=4, lr=1.2e-3, vary=.1, eval=4, workers=2),
-            "rl": dict(start="tiny-policy-few", way="flow-sde", way_kw=(("start", 1.), ("level", .3)), families="pick up", rounds=3, scenes=16, group=8, batch=256, lr=1e-4, warm=4, horizon=64, every=3, episodes=100),      # the first three rounds of `rl.STUDY`
+            "rl": dict(start="tiny-policy-few", families="pick up", rounds=3, settle=0, horizon=64, every=3),      # the first three rounds of `rl.STUDY`
             "attention": dict(scenes=24, drives=16), "failure": dict(rides=90, films=4, promise=.1),
             "refine": dict(families=("pick up",), episodes=24, every=4, steps=30, batch=16, eval=8, held=6, workers=2)}),
     Preset("small", "Qwen/Qwen3.5-0.8B", 448, "card", 8, {"sft": dict(episodes=4000, steps=4000, batch=1, accumulate=8, lr=2e-5, eval=200, lora=16, more=dict(gradient_checkpointing=True)),
