@@ -215,9 +215,14 @@ def couple(folder: Path = typer.Argument(..., help="where arms, pictures and res
            part: str = typer.Option("all", help="coupling, space, seeds, all; or policy: Stage 3's adapter goes on learning beside its student"), steps: int = typer.Option(None, min=1, help="1000, or 3000 for the policy"), episodes: int = typer.Option(200, min=2, help="test scenes for each arm"), families: str = typer.Option(None, help="which families are learnt and driven, with commas; pick up, put on, put into and move near, or for the policy all"), start: str = typer.Option("tiny-policy", help="the policy that goes on, folder or shipped name, with --part policy"), workers: int = 2,
            table: Path = typer.Option(None, help="CSV for the results, FOLDER/results.csv without; arms that stand in it already, from this machine or another, are not run again")):
     "Stage 4's grid: how closely should language model and head be coupled, and does space help?"
-    from reasonflow.coupling import arms_of
+    from reasonflow.coupling import arms_of, policy_table, write_rows
+    table = table or folder/"results.csv"
     own = dict(steps=steps or 3000, every=8, lr=3e-4, draws=3, start=start) if part == "policy" else dict(steps=steps or 1000, milestones=5); families = families or (None if part == "policy" else "pick up,put on,put into,move near")
     _grid(folder, data, lambda: arms_of(part), table, workers=workers, episodes=episodes, families=families and [f.strip() for f in families.split(",")], **own)
+    if part == "policy":
+        rows = policy_table(folder, start, arms_of(part), episodes, families=families and [f.strip() for f in families.split(",")], workers=workers); write_rows(out := table.with_name(f"{table.stem}-beside.csv"), rows)
+        for r in rows: console.print(f"{r['policy']:20} {r['seed']} {r['what']:36} {show(r, percent=True)}", highlight=False)
+        console.print(f"the same scenes, one by one: {out}", highlight=False)
 
 @app.command()
 def refine(folder: Path = typer.Argument(..., help="where arms, rationales and results are kept; the same folder again goes on"), data: Path = typer.Option(..., "--demos", help="demonstrations, as `reasonflow demos` makes them"),

@@ -7,9 +7,9 @@ __all__ = ['SETTINGS', 'TARGETS', 'Job', 'THOUGHT', 'dial', 'Coupling', 'spread'
            'act_again', 'geometry', 'Geometry', 'Dino', 'Vggt', 'target_reader', 'add_targets', 'aligned', 'places',
            'visual_tokens', 'SpatialForcing', 'unexplained', 'explained', 'layers_unexplained', 'what_layers_know',
            'glimpses', 'GlimpseCollator', 'Preserving', 'Patience', 'held_out', 'SpaceLooks', 'SpaceCollator',
-           'Milestones', 'PiArm', 'Arm', 'arms_of', 'folder_of', 'run_arm', 'space_learnt', 'grid', 'began_with',
-           'measured_arms', 'write_rows', 'sight_reader', 'Sights', 'prepare_sights', 'SightCollator', 'CoupledDriver',
-           'beside', 'PolicyArm']
+           'Milestones', 'PiArm', 'Arm', 'arms_of', 'folder_of', 'driven', 'run_arm', 'space_learnt', 'grid',
+           'began_with', 'measured_arms', 'write_rows', 'sight_reader', 'Sights', 'prepare_sights', 'SightCollator',
+           'CoupledDriver', 'beside', 'PolicyArm', 'policy_table']
 
 # %% ../nbs/04_coupling.ipynb #c4000004
 import copy, csv, json, math, multiprocessing as mp, re, shutil
@@ -30,7 +30,7 @@ from .episodes import BadEpisode
 from .distill import Cached, Distillation, embed, evaluate_latent, load_student
 from .expert import Driver, Look, Moments, Policy, Sight, by_parts, chance_of, evaluate_policy, load_policy, relit, save_policy, shrink, tip_in_image, train_driver
 from .qwenpi import TINY, PictureCollator, Pictures, QwenPI, QwenPIConfig, QwenPolicy, head_for, prepare_pictures, save_qwenpi, tower_reader
-from .runs import Run, find_checkpoint, same_request, seed_everything, weights_hash, wilson
+from .runs import Run, bootstrap, find_checkpoint, same_request, seed_everything, weights_hash, wilson
 from .records import Episode, path, prompt
 from .waypoints import resample
 from .world import Tabletop, roll_out, show_at
@@ -385,12 +385,16 @@ def arms_of(part:str) -> list: # of `Arm`
     "The three questions of this stage: which coupling, whether space helps, and whether it holds for other seeds; and, apart, 'policy': Stage 3's adapter under the dial"
     every = {"coupling": [Arm(s) for s in SETTINGS], "space": [Arm(space=s, share=share) for share in (.1, .3, 1.) for s in ("off", "on", "shuffled")],
              "seeds": [Arm(s, space, seed=seed) for s, space in (("frozen", "off"), ("insulated", "off"), ("full", "off"), ("full", "on")) for seed in (1, 2)]}
-    if part == "policy": return [PolicyArm(s) for s in ("frozen", "LoRA", "full")] + [PolicyArm(s, 1) for s in ("frozen", "full")]
+    if part == "policy": return [PolicyArm(s, seed) for s in ("full", "frozen") for seed in range(3)] + [PolicyArm("LoRA")]
     if part not in (*every, "all"): raise ValueError(f"unknown part {part!r}: choose from {', '.join(every)}, all or policy")
     return list(dict.fromkeys(sum(every.values(), []) if part == "all" else every[part]))
 
 # %% ../nbs/04_coupling.ipynb #c4000029
 def folder_of(arm): return arm.name.replace("; ", "-").replace(" ", "_").replace("%", "")
+
+def driven(name, suite="tabletop", episodes:int=200, seed:int=500_000, families=None, folder=None, **kw):
+    "`evaluate_policy`; where there is a `folder`, trials are kept there by weights and scenes, and nobody drives them twice"
+    return evaluate_policy(name, suite, episodes, seed, families, folder=folder and Path(folder)/f"{weights_hash(name)}-{suite.replace(' ', '_')}-{seed}-{episodes}", **kw)
 
 def run_arm(arm, folder, pictures, vlm="tiny-sft", student="tiny-student", steps:int=1000, batch:int=16, lr:float=1.2e-3, draws:int=4, width:int=96, layer:int=2, families=None, episodes:int=200, milestones:int=0, held:int=50, quick=False,
             start=None # a trained policy (folder or shipped name) that goes on learning; `vlm` and `student` are then what it began with
@@ -400,12 +404,12 @@ def run_arm(arm, folder, pictures, vlm="tiny-sft", student="tiny-student", steps
     if (folder/"results.json").exists(): return json.loads((folder/"results.json").read_text())
     seed_everything(arm.seed); looks = arm.looks(pictures, held, families)
     job = arm.begin(pictures, vlm, student, start, width, draws, layer, asdict(arm) | dict(steps=steps, batch=batch))
-    def drive(d, suite="tabletop", n=60, seed=400_000): return evaluate_policy(str(job.save(d, folder/"policy")), suite, n, seed, families, workers=1, progress=False, at_once=20)[0][arm.counted]
+    def drive(d, suite="tabletop", n=60, seed=400_000, keep=None): return driven(str(job.save(d, folder/"policy")), suite, n, seed, families, keep, workers=1, progress=False, at_once=20)[0][arm.counted]
     plain = lambda d: job.plain(copy.deepcopy(d))
     watch = Milestones([round(steps*i/milestones) for i in range(1, milestones)] if milestones and arm.watched else [], lambda d: drive(plain(d)), folder/"milestones.json")
     train_driver(job.driver, looks, Run("coupling", folder, **asdict(arm), steps=steps, batch=batch, lr=lr), steps, batch, lr, seed=arm.seed, save_steps=max(1, steps//10), collate=job.collate, callbacks=[watch], disable_tqdm=True)
     d = plain(job.driver); results = {f"success after {s} steps": r for s, r in watch.rows.items()}
-    results |= {"success, validation": drive(d, n=episodes//2), "success, test": drive(d, n=episodes, seed=500_000), "success, unseen combinations": drive(d, "held out", episodes, 500_000)}
+    keep = folder.parent.parent/"trials"; results |= {"success, validation": drive(d, n=episodes//2, keep=keep), "success, test": drive(d, n=episodes, seed=500_000, keep=keep), "success, unseen combinations": drive(d, "held out", episodes, 500_000, keep)}
     results |= job.kept(d, 10 if quick else 100) | arm.exam(d, pictures, looks, job.processor)
     shutil.rmtree(folder/"checkpoints", ignore_errors=True)
     (folder/"results.tmp").write_text(json.dumps(results, indent=1)); (folder/"results.tmp").replace(folder/"results.json")
@@ -540,15 +544,17 @@ class CoupledDriver(Driver):
                 if (some := [p for p in g["params"] if p.requires_grad and (id(p) in slow) == own and (id(p) in words) == word])]
 
 # %% ../nbs/04_coupling.ipynb #c4000063
-def beside(policies:dict, # {label: folder or shipped name}
-           than:str, # a label
-           suite="tabletop", episodes:int=400, seed:int=500_000, folder=None, # where trials are kept, if anywhere; the same folder again goes on
+def beside(policies:dict, # {label: folder or shipped name, or a list of them: trainings that differ in their seed}
+           pairs, # of labels: the second is taken from the first
+           suite="tabletop", episodes:int=400, seed:int=500_000, families=None, folder=None, # where trials are kept, as for `driven`
            **kw) -> list: # rows; `kw` as for `evaluate_policy`
-    "Policies in the same scenes: how often each succeeds, and how much more often than one of them, scene by scene"
+    "Policies in the same scenes: how often each succeeds, and how much more often than another, scene by scene; of several trainings the mean"
     from reasonflow.rl import change
-    trials = {label: evaluate_policy(name, suite, episodes, seed, folder=folder and Path(folder)/label.replace(" ", "_"), **kw)[1] for label, name in policies.items()}
-    row = lambda label, what, r: dict(policy=label, weights=weights_hash(policies[label]), suite=suite, seed=seed, what=what) | {k: r[k] for k in ("value", "low", "high", "n")}
-    return [x for label, done in trials.items() for x in [row(label, "success", wilson(sum(t.success for t in done), len(done)))] + ([row(label, f"success, more than {than}", change(trials[than], done))] if label != than else [])]
+    several = {label: p if isinstance(p, list) else [p] for label, p in policies.items()}
+    trials = {label: [driven(p, suite, episodes, seed, families, folder, **kw)[1] for p in ps] for label, ps in several.items()}
+    def rate(runs): each = np.mean([[t.success for t in run] for run in runs], 0); return wilson(sum(each), len(each)) if len(runs) == 1 else bootstrap(each)
+    row = lambda label, what, r: dict(policy=label, weights=" ".join(map(weights_hash, several[label])), suite=suite, seed=seed, what=what) | {k: r[k] for k in ("value", "low", "high", "n")}
+    return [row(label, "success", rate(runs)) for label, runs in trials.items()] + [row(a, f"success, more than {b}", change(trials[b], *trials[a])) for a, b in pairs]
 
 THOUGHT = ("waypoint error / constant, all, as it is", "thought read back as exact, nats per token", "thought read back as exact, nats per token, of another scene")      # what is asked of a student that had no words left to lose
 
@@ -574,3 +580,11 @@ class PolicyArm:
     def prepare(cls, folder, demos, student, every=8, workers=2, progress=True, **kw): prepare_sights(folder/"sights", demos, student, every, workers=workers, progress=progress)
     @classmethod
     def open(cls, folder, demos): return Sights(folder/"sights", demos)
+
+def policy_table(folder, start, arms, episodes:int=400, **kw) -> list: # of a grid; `kw` as for `evaluate_policy`
+    "Trainings of `PolicyArm` beside the policy that they began as and beside the student that rests, in validation and in test scenes"
+    at = {s: [str(Path(folder)/"arms"/folder_of(a)/"policy") for a in arms if a.setting == s] for s in SETTINGS if any(a.setting == s for a in arms)}
+    named = {start: start} | {f"{s}, {len(ps)} seeds" if len(ps) > 1 else s: ps for s, ps in at.items()}; rest = next(iter(k for k in named if k.startswith("frozen")), None)
+    pairs = [(k, start) for k in named if k != start] + [(k, rest) for k in named if rest and k not in (start, rest)]
+    return [r for n, seed in ((episodes//2, 400_000), (episodes, 500_000)) for r in beside(named, pairs, episodes=n, seed=seed, folder=Path(folder)/"trials", **kw)]
+
