@@ -28,7 +28,7 @@ from transformers import TrainerCallback
 from .backbone import Collator, add_lora, bare, load, prompts
 from .episodes import BadEpisode
 from .distill import Cached, Distillation, embed, evaluate_latent, load_student
-from .expert import Driver, Look, Moments, Policy, Sight, by_parts, chance_of, evaluate_policy, load_policy, relit, save_policy, shrink, tip_in_image, train_driver
+from .expert import Aimed, Driver, Look, Policy, Sight, by_parts, chance_of, evaluate_policy, load_policy, relit, save_policy, shrink, train_driver
 from .qwenpi import TINY, PictureCollator, Pictures, QwenPI, QwenPIConfig, QwenPolicy, head_for, prepare_pictures, save_qwenpi, tower_reader
 from .runs import Run, bootstrap, find_checkpoint, same_request, seed_everything, weights_hash, wilson
 from .records import Episode, path, prompt
@@ -488,13 +488,11 @@ def sight_reader(student, every, eye):
         return row | dict(seen=row["seen"][:, 0].contiguous(), front=small("image"), wrist=small("wrist_image"))
     return read
 
-class Sights(Moments):
-    "Moments for a student that is to learn: what its tower saw now and first, in place of what it said"
-    def __init__(self, folder, data): super(Moments, self).__init__(folder, data); self.facts["tip"] = torch.tensor(tip_in_image(self.facts["states"])).float()
+class Sights(Aimed):
+    "Looks for a student that is to learn: what its tower saw now and first, in place of what it said"
     def __getitem__(self, i):
         r, e, _ = self.moment(i); seen = lambda j: self.all["seen"][j].float()
-        return super(Moments, self).__getitem__(i) | dict(task=r.task, aim=self.facts["aim"][i], tip=self.facts["tip"][i], seen=seen(i), first=seen(self.at.get((e, 0), i)),
-                                                          **{k: self.all[k][i].permute(2, 0, 1).float()/255 for k in ("front", "wrist")}, **{f"{k} spots": self.facts[k][i].float() for k in ("front", "wrist")})
+        return super().__getitem__(i) | dict(task=r.task, seen=seen(i), first=seen(self.at.get((e, 0), i)))
 
 def prepare_sights(folder, data, student, every:int=8, eye:int=72, per_part:int=50, workers:int=2, progress=True):
     "What the recordings in `data` show to `student` (folder or shipped name) and to an expert's own eyes"
@@ -508,7 +506,7 @@ class SightCollator:
         all_ = lambda k: torch.stack([i[k] for i in items]); chance = chance_of(all_("actions"))
         batch = prompts(self.collate, [dict(frames=[self.blank], human=prompt("trajectory", "short", task=i["task"])) for i in items], think=True); del batch["pixel_values"]       # what was seen stands for them
         return dict(look={k: all_(k) for k in ("tip", "state")} | {k: relit(all_(k), self.vary, chance) for k in ("front", "wrist")}, now=batch | dict(seen=all_("seen").flatten(0, 1)), first=batch | dict(seen=all_("first").flatten(0, 1)),
-                    spots={k: all_(f"{k} spots") for k in ("front", "wrist")}, **{k: all_(k) for k in ("actions", "real", "aim")})
+                    spots={k: torch.stack([i["spots"][k] for i in items]) for k in ("front", "wrist")}, **{k: all_(k) for k in ("actions", "real", "aim")})
 
 class CoupledDriver(Driver):
     "An expert and its student, trained together under a `Coupling`; the student's vision tower and its words rest"

@@ -7,9 +7,9 @@ __all__ = ['SOLVERS', 'CONDITIONS', 'SPOTS', 'PARTS', 'Attended', 'LONGEST', 'HE
            'integrate', 'straightness', 'soft_mask', 'guided', 'ExpertConfig', 'Look', 'points_loss', 'Eye',
            'tip_in_image', 'stops_of', 'aim_of', 'in_wrist', 'lies_at', 'Pool', 'Memory', 'Block', 'time_waves',
            'taken', 'ActionExpert', 'TokenExpert', 'BadObservation', 'Sight', 'shrink', 'student_reader', 'by_parts',
-           'prepare', 'rests', 'Looks', 'Moments', 'Driver', 'new_driver', 'chance_of', 'left_out', 'relit', 'varied',
-           'MomentCollator', 'DriverTrainer', 'train_driver', 'ChunkPolicy', 'Policy', 'changed', 'save_policy',
-           'load_policy', 'evaluate_policy', 'condition_cases', 'tabulate']
+           'prepare', 'rests', 'Looks', 'Aimed', 'Moments', 'Driver', 'new_driver', 'chance_of', 'left_out', 'relit',
+           'varied', 'MomentCollator', 'DriverTrainer', 'train_driver', 'ChunkPolicy', 'Policy', 'changed',
+           'save_policy', 'load_policy', 'evaluate_policy', 'condition_cases', 'tabulate']
 
 # %% ../nbs/03_expert.ipynb #a3000003
 import csv, json, math, multiprocessing as mp, zlib
@@ -500,23 +500,28 @@ class Looks(torch.utils.data.Dataset):
         return dict(states=r.states[step], actions=actions, real=real | rests(r.actions))
     def __getitem__(self, i): return {k: self.facts[k][i] for k in ("state", "actions", "real")}
 
-class Moments(Looks):
+class Aimed(Looks):
+    "Looks through the expert's own eyes, and where its fingertips are and will be"
+    def __init__(self, folder, data): super().__init__(folder, data); self.facts["tip"] = torch.tensor(tip_in_image(self.facts["states"])).float()
+    def _row(self, r, e, step): aim, points = aim_of(r.states, r.actions, step); return super()._row(r, e, step) | dict(aim=aim, front=tip_in_image(points), wrist=in_wrist(points, r.states[step]))
+    def __getitem__(self, i):
+        both = lambda f: {k: f(k) for k in ("front", "wrist")}
+        return super().__getitem__(i) | dict(tip=self.facts["tip"][i], aim=self.facts["aim"][i], spots=both(lambda k: self.facts[k][i].float()), **both(lambda k: self.all[k][i].permute(2, 0, 1).float()/255))
+
+class Moments(Aimed):
     "What a student made of each look"
     def __init__(self, folder, data, think:str="once", # the plan of the first look, or one of 'each'
                  every_look:int=8, most:int=8 # earlier looks for the memory: how many steps apart, and how many at most
                 ):
         super().__init__(folder, data)
         self.think, self.every_look, self.most, self.student = think, every_look, most, self.made["student"]
-        self.facts["tip"] = torch.tensor(tip_in_image(self.facts["states"])).float()
         if think == "once" and self.made["think"] == "each" and any(r.facts.get("lead") for r in self.record.values()): raise ValueError(f"{folder} kept no first thought where somebody else led: `prepare(…, think='once')` keeps it")
         if think == "each" and self.made["think"] != "each": raise ValueError(f"{folder} was made with one thought for each episode: `prepare(…, think='each')` makes one for each look")
-    def _row(self, r, e, step): aim, points = aim_of(r.states, r.actions, step); return super()._row(r, e, step) | dict(aim=aim, front=tip_in_image(points), wrist=in_wrist(points, r.states[step]))
     def __getitem__(self, i):
         _, e, step = self.moment(i); plan = self.at.get((e, 0), i) if self.think == "once" else i
         earlier = [self.at[e, s] for s in range(step % self.every_look, step, self.every_look) if (e, s) in self.at][-self.most:]
         get = lambda k, j: self.all[k][j].float()
-        return super().__getitem__(i) | dict(aim=self.facts["aim"][i], spots={k: self.facts[k][i].float() for k in ("front", "wrist")}, scene=get("scene", i), mask=self.all["mask"][i], latents=get("latents", plan), points=get("points", plan), waypoints=get("waypoints", plan), **{k: self.all[k][i].permute(2, 0, 1).float()/255 for k in ("front", "wrist")},
-                                             tip=self.facts["tip"][i], earlier=torch.tensor(earlier + [-1]*(self.most - len(earlier))))
+        return super().__getitem__(i) | dict(scene=get("scene", i), mask=self.all["mask"][i], latents=get("latents", plan), points=get("points", plan), waypoints=get("waypoints", plan), earlier=torch.tensor(earlier + [-1]*(self.most - len(earlier))))
 
 # %% ../nbs/03_expert.ipynb #a3000020
 HEADS = ("flow", "l1", "mse", "tokens")
