@@ -218,9 +218,9 @@ def couple(folder: Path = typer.Argument(..., help="where arms, pictures and res
     from reasonflow.coupling import arms_of, policy_table, write_rows
     table = table or folder/"results.csv"
     own = dict(steps=steps or 3000, every=8, lr=3e-4, draws=3, start=start) if part == "policy" else dict(steps=steps or 1000, milestones=5); families = families or (None if part == "policy" else "pick up,put on,put into,move near")
-    _grid(folder, data, lambda: arms_of(part), table, workers=workers, episodes=episodes, families=families and [f.strip() for f in families.split(",")], **own)
+    how = dict(workers=workers, episodes=episodes, families=families and [f.strip() for f in families.split(",")]); _grid(folder, data, lambda: arms_of(part), table, **how, **own)
     if part == "policy":
-        rows = policy_table(folder, start, arms_of(part), episodes, families=families and [f.strip() for f in families.split(",")], workers=workers); write_rows(out := table.with_name(f"{table.stem}-beside.csv"), rows)
+        rows = policy_table(folder, start, arms_of(part), **how); write_rows(out := table.with_name(f"{table.stem}-beside.csv"), rows)
         for r in rows: console.print(f"{r['policy']:20} {r['seed']} {r['what']:36} {show(r, percent=True)}", highlight=False)
         console.print(f"the same scenes, one by one: {out}", highlight=False)
 
