@@ -6,7 +6,8 @@
 __all__ = ['app', 'console', 'NOTEBOOKS', 'NUMBERED', 'DRIVEN', 'SUITES', 'notebooks_folder', 'run_notebook', 'results_table',
            'figures_of', 'report', 'record_demo', 'run', 'evaluate', 'merge', 'demos', 'couple', 'refine', 'rl',
            'failures', 'alarm', 'plan', 'push', 'subset', 'demo', 'pins', 'check_machine', 'doctor', 'main',
-           'reasoning_table', 'latent_table', 'policy_table', 'readme_table', 'readme_figure', 'readme']
+           'reasoning_table', 'latent_table', 'policy_table', 'grounding_table', 'readme_figure', 'results_figure',
+           'readme']
 
 # %% ../nbs/cli.ipynb #e429bea0
 import csv, html, importlib.util, json, os, platform, shutil, subprocess, sys, time
@@ -404,7 +405,7 @@ def main(): app()
 
 # %% ../nbs/cli.ipynb #2bfca134
 def reasoning_table() -> str: # markdown
-    "Stage 2's teacher as the README shows it: what reinforcement changed, by seed"
+    "Stage 2's teacher as the results page shows it: what reinforcement changed, by seed"
     from reasonflow.runs import find_asset
     record = json.loads(find_asset("results/tiny-teacher-seeds.json").read_text())
     span = lambda r, form: f"{r['value']:{form}} [{r['low']:{form}}, {r['high']:{form}}]"
@@ -415,7 +416,7 @@ def reasoning_table() -> str: # markdown
     return "\n".join(rows)
 
 def latent_table() -> str: # markdown
-    "Stage 2's student as the README shows it, by seed, with and without the bottleneck"
+    "Stage 2's student as the results page shows it, by seed, with and without the bottleneck"
     from reasonflow.runs import find_asset
     record = json.loads(find_asset("results/tiny-student-seeds.json").read_text())
     span = lambda r: f"{r['value']:.3g} [{r['low']:.3g}, {r['high']:.3g}]"
@@ -429,7 +430,7 @@ def latent_table() -> str: # markdown
     return "\n".join(rows) + f"\n\nMilliseconds per answer, one at a time on two cores: {ms('in six vectors')} in six vectors, {ms('at once')} as text without a thought, {ms('in words')} in words (n {record['results']['milliseconds per answer, in words']['n']})."
 
 def policy_table() -> str: # markdown
-    "Stage 3 as the README shows it: the shipped policies with their conditions off and swapped, other heads, a memory; all families but stacking, at the end of the episode"
+    "Stage 3 as the results page shows it: the shipped policies with their conditions off and swapped, other heads, a memory; all families but stacking, at the end of the episode"
     from reasonflow.runs import asset_folders, find_asset
     names = {weights_hash(p.parent): p.parent.name for f in asset_folders() for p in f.glob("checkpoints/*/config.json") if "policy" in json.loads(p.read_text())}
     all_but = {"memory": "success, all"}
@@ -443,8 +444,8 @@ def policy_table() -> str: # markdown
         rows.append(f"| {bold}{f'`{names[weights]}`, ' if weights in names else ''}{case}{bold} | {suite} | {percent(all_)} | {percent(of.get('success, stack'))} | {all_['n']} |")
     return "\n".join(rows)
 
-def readme_table() -> str: # markdown
-    "Stage 1's results as the README shows them"
+def grounding_table() -> str: # markdown
+    "Stage 1's results as the results page shows them"
     from reasonflow.runs import find_asset
     record = json.loads(find_asset("results/tiny-sft-grounding.json").read_text())
     wanted = {"valid format": "answers in valid format", "waypoint error / constant": "waypoint error, share of the best constant answer's",
@@ -473,15 +474,47 @@ def readme_figure(path, seed:int=500_000, n:int=24):
             ax.imshow(draw(scenes[i].frames[0], text, scenes[i].assistant, size=384)); ax.axis("off"); ax.set_title(title, fontsize=9)
     fig.tight_layout(); fig.savefig(path, dpi=90); plt.close(fig)
 
+def results_figure(path):
+    "What the shipped records say, a panel for a stage; grey: the same with a condition taken away, exchanged or dealt out by lot"
+    import matplotlib.pyplot as plt
+    from reasonflow.evaluate import bars
+    from reasonflow.runs import find_asset
+    read = lambda name: json.loads(find_asset(f"results/{name}.json").read_text())
+    def rows(name):
+        with open(find_asset(f"results/{name}.csv"), newline="") as f: return list(csv.DictReader(f))
+    fig, axes = plt.subplots(2, 3, figsize=(13.5, 6.4), layout="constrained")
+    def panel(ax, shown, title, words, limits=(0, 1)): # shown: [(label, result, is it a control)]
+        bars(ax, [r for _, r, _ in shown], [k for k, _, _ in shown], title); ax.set_xlim(*limits); ax.set_xlabel(words, fontsize=8); ax.axvline(0, c="k", lw=.6); ax.tick_params(labelsize=8); ax.spines[["top", "right"]].set_visible(False)
+        for bar, (_, _, control) in zip(ax.patches, shown): bar.set_color("0.72" if control else "#0f766e")
+    r = read("tiny-sft-grounding")["results"]
+    panel(axes[0, 0], [(f"{words}{'' if not other else ', other ' + other}", r[f"{key}, other {other}" if other else key], bool(other)) for key, words, o in (("planning exact", "next step", "image"), ("failure cause", "cause of a failure", "video"), ("affordance IoU", "box, IoU", "image")) for other in ("", o)], f"1 · grounding: tiny-sft (n {r['planning exact']['n']})", "share right; grey: another scene's picture")
+    seeds = read("tiny-teacher-seeds")["seeds"]
+    panel(axes[0, 1], [(f"seed {s['seed']}{', by lot' if lot else ''}", s["control" if lot else "results"]["reward, change"], lot) for s in seeds for lot in (False, True)], f"2 · the teacher: change of reward by GRPO (n {seeds[0]['results']['reward, change']['n']})", "reward after minus before; grey: rewards dealt out by lot", (-.03, .045))
+    whole = read("tiny-student-seeds"); s, error = whole["seeds"][0]["results"], "waypoint error / constant, all, "
+    panel(axes[0, 2], [("teacher, in words", whole["results"][error + "the teacher, in words"], False), ("student, six vectors", s[error + "as it is"], False), ("vectors zeroed", s[error + "latents zeroed"], True), ("another scene's vectors", s[error + "latents of another scene"], True)], f"2 · the student (n {s[error + 'as it is']['n']})", "waypoint error ÷ a constant answer's (less is better)", (0, 1.6))
+    of = {(r["case"], r["what"]): r for r in rows("tiny-policy") if r["weights"] == weights_hash("tiny-policy") and r["suite"] == "tabletop"}
+    cases = {"as it is": "as it is, the first 80 scenes", "without latents": "latents, off", "another scene's latents": "latents, of another scene", "without latents, points, goal": "latents + points + goal, off", "another scene's words": "instruction, of another scene"}
+    panel(axes[1, 0], [(k, of[v, "success, all but stack"], i > 0) for i, (k, v) in enumerate(cases.items())], f"3 · tiny-policy in closed loop (n {of[cases['as it is'], 'success, all but stack']['n']})", "success, stacking left out")
+    ax, grid = axes[1, 1], {}
+    for r in rows("tiny-coupling"):
+        if r["space"] == "off" and float(r["share"]) == 1: grid.setdefault(r["setting"], {}).setdefault(r["what"], []).append(float(r["value"]))
+    spot = {k: (sum(v["language: planning exact"])/len(v["language: planning exact"]), sum(v["success, test"])/len(v["success, test"])) for k, v in grid.items()}
+    for k, (x, y) in spot.items(): ax.plot(x, y, "o", c="0.72" if k == "frozen" else "#0f766e", ms=7)
+    for k, (dx, dy) in {"frozen": (-8, 6), "LoRA": (0, 7), "full": (8, 4), "insulated": (9, 4), "layer-wise rates": (8, -3), "early third": (8, -6)}.items(): ax.annotate(k, spot[k], (dx, dy), textcoords="offset points", fontsize=8, ha="right" if dx < 0 else "left")
+    ax.set(xlim=(-.04, 1), ylim=(0, .3)); ax.set_title(f"4 · coupling: {len(spot)} settings of one dial (n 200 a training)", fontsize=9); ax.set_xlabel("next step still told right (language kept)", fontsize=8); ax.set_ylabel("success", fontsize=8); ax.tick_params(labelsize=8); ax.grid(alpha=.25); ax.spines[["top", "right"]].set_visible(False)
+    rise = {(r["method"], r["what"]): r for r in rows("tiny-policy-rl") if r["seed"] == "all"}; flow = "Flow-SDE, GRPO"
+    panel(axes[1, 2], [(f"{words}{', by lot' if lot else ''}", rise[flow + (", by lot" if lot else ""), f"rise, {what}"], lot) for what, words in (("families tried", "as trained"), ("unseen combinations", "unseen combinations"), ("families tried, from no noise", "from no noise")) for lot in (False, True)], f"5 · RL of tiny-policy-few: rise of success (n {rise[flow, 'rise, families tried']['n']}, 3 seeds)", "after minus before; grey: successes dealt out by lot", (-.05, .22))
+    fig.savefig(path, dpi=75); plt.close(fig)
+
 @app.command(hidden=True)
 def readme():
-    "Write the README's table and picture from what is shipped."
+    "Write the results page's tables and the README's pictures from what is shipped."
     import re
     root = notebooks_folder().parent
-    page = (root/"README.md").read_text()
-    for name, table in (("results", readme_table), ("reasoning", reasoning_table), ("latent", latent_table), ("policy", policy_table)): page = re.sub(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", lambda m: m[1] + table() + m[2], page, flags=re.S)
-    (root/"README.md").write_text(page)
-    readme_figure(root/"assets"/"figures"/"before_after.png")
+    page = (root/"docs"/"results.md").read_text()
+    for name, table in (("results", grounding_table), ("reasoning", reasoning_table), ("latent", latent_table), ("policy", policy_table)): page = re.sub(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", lambda m: m[1] + table() + m[2], page, flags=re.S)
+    (root/"docs"/"results.md").write_text(page)
+    results_figure(root/"assets"/"figures"/"results.png"); readme_figure(root/"assets"/"figures"/"before_after.png")
 
 # %% ../nbs/cli.ipynb #5e22461c
 if __name__ == "__main__" and "__file__" in globals(): main()    # a notebook has no file

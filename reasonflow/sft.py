@@ -211,11 +211,11 @@ def waypoint_exam(say, paths): # results, errors (n,), valid (n,)
 
 def box_exam(say, boxes, control=True): # results, valid (n,)
     "How well boxes overlap, and whether they are on the named thing"
-    def overlap(found): return bootstrap([iou(p.value, parse_box(s.assistant).value) if p else 0. for p, s in zip(found, boxes)])
-    found = [parse_box(a) for a in say(boxes)]
-    out = {"affordance IoU": overlap(found), "binding": wilson(sum(bool(p) and nearest(p.value, s.truth) == s.truth["target"] for p, s in zip(found, boxes)), len(boxes))}
-    if control: out["affordance IoU, other image"] = overlap([parse_box(a) for a in say(another(boxes))])
-    return out, [bool(p) for p in found]
+    def scores(found, note=""):
+        overlap, on = zip(*[(iou(p.value, parse_box(s.assistant).value), nearest(p.value, s.truth) == s.truth["target"]) if p else (0., False) for p, s in zip(found, boxes)])
+        return {f"affordance IoU{note}": bootstrap(overlap), f"binding{note}": wilson(sum(on), len(on))}
+    read = lambda some: [parse_box(a) for a in say(some)]; found = read(boxes)
+    return scores(found) | (scores(read(another(boxes)), ", other image") if control else {}), [bool(p) for p in found]
 
 # %% ../nbs/01_sft.ipynb #aaffc589
 def _right(said, samples): return [a == s.assistant for a, s in zip(said, samples)]

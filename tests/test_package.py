@@ -52,9 +52,9 @@ def test_readme_names_real_commands():
     for target in re.findall(r"`?make (\w+)", text): assert f"\n{target}:" in make, target
     for link in re.findall(r"\]\((?!http)([^)#]+)", text): assert (ROOT/link).exists(), link
 
-def test_readme_table_is_the_recorded_one():
-    from reasonflow.cli import latent_table, policy_table, readme_table, reasoning_table
-    for table in (readme_table, reasoning_table, latent_table, policy_table): assert table() in (ROOT/"README.md").read_text(), table.__name__
+def test_tables_are_the_recorded_ones():
+    from reasonflow.cli import grounding_table, latent_table, policy_table, reasoning_table
+    for table in (grounding_table, reasoning_table, latent_table, policy_table): assert table() in (ROOT/"docs"/"results.md").read_text(), table.__name__
 
 def test_recorded_results_are_of_the_shipped_weights():
     from reasonflow.cli import weights_hash
