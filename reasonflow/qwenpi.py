@@ -286,9 +286,9 @@ def head_for(config, **kw): # of a vision-language model
 
 # %% ../nbs/03_qwenpi.ipynb #b3000034
 def published_optimizer(policy, steps:int=100_000, warm:int=5_000): # optimizer, schedule
-    "AdamW as QwenPI_v3 was trained with: the language model learns ten times more slowly than the rest"
-    vlm = {id(p) for p in policy.qwen_vl_interface.parameters()}
-    opt = torch.optim.AdamW([dict(params=[p for p in policy.parameters() if (id(p) in vlm) == slow], lr=lr) for slow, lr in ((True, 1e-5), (False, 1e-4))], lr=1e-4, betas=(.9, .95), eps=1e-8, weight_decay=1e-8)
+    "AdamW as QwenPI_v3 was trained with: language model and projectors learn ten times more slowly than the head. The floor is relative to the optimiser's own rate, the base rate"
+    head = {id(p) for p in policy.action_model.parameters()}
+    opt = torch.optim.AdamW([dict(params=[p for p in policy.parameters() if (id(p) in head) == quick], lr=lr) for quick, lr in ((False, 1e-5), (True, 1e-4))], lr=1e-5, betas=(.9, .95), eps=1e-8, weight_decay=1e-8)
     return opt, get_cosine_with_min_lr_schedule_with_warmup(opt, warm, steps, min_lr=5e-7)
 
 # %% ../nbs/03_qwenpi.ipynb #b300000d
