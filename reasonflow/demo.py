@@ -107,7 +107,10 @@ def open_photo(path, side:int=SHOWN) -> Image.Image:
         with Image.open(path, formats=("JPEG", "PNG", "WEBP")) as im:
             if im.width*im.height > MOST_PIXELS: raise ValueError(f"{im.width} × {im.height} pixels: at most {MOST_PIXELS//10**6} million are taken")
             if im.format == "JPEG": im.draft("RGB", (side, side))                  # decode no more than is needed
-            return ImageOps.fit(ImageOps.exif_transpose(im).convert("RGB"), (side, side))
+            im.load()
+            try: im = ImageOps.exif_transpose(im)
+            except Exception: pass                                                     # which way up is not told in a way that can be read
+            return ImageOps.fit(im.convert("RGB"), (side, side))
     except Image.DecompressionBombError as e: raise ValueError(f"far too many pixels: at most {MOST_PIXELS//10**6} million are taken") from e
     except (OSError, SyntaxError) as e: raise ValueError("this file is no picture that can be read: JPEG, PNG or WebP is needed") from e
 
@@ -123,10 +126,10 @@ def photo_view(name=None, # one of `photos()`
 
 def sentence(words) -> str:
     "An instruction fit to be asked"
-    words = " ".join(str(words or "").split())
+    words = " ".join(re.sub(r"<\|?/?\w+\|?>", " ", str(words or "")).split())          # no marks of the chat template
     if not words: raise ValueError("type an instruction first, such as 'pick up the red cube'")
     if len(words) > MOST_WORDS: raise ValueError(f"{len(words)} letters: an instruction has at most {MOST_WORDS}")
-    return re.sub(r"<\|?/?\w+\|?>", " ", words)                                     # no marks of the chat template
+    return words
 
 # %% ../nbs/09_demo.ipynb #d9000015
 @dataclass
@@ -309,23 +312,24 @@ def drive(scene, words, path=None, think="once", most:int=160, every:int=2, hand
     env.reset(options={"scene": scene, "task": task or task_of(scene, words)}); hand.runs = True
     feeling, felt = Feeling(p, draws=0), []
     take, began, frames = Take(scene, "tiny-policy", True, [(0, words)], upper=alarm().band.upper), time.perf_counter(), 0; take.note(env)
-    while len(take) < most and not hand.stop:
-        if hand.words is not None:
-            words, hand.words = hand.words, None; env.task = task_of(scene, words); take.said.append((len(take), words)); take.events.append((len(take), f"told: {words}")); path = None
-        o = seen(env, words)
-        if path is not None and not take.paths: p.look([o], [0]); steer(p, path, deep)
-        chunk = feeling.predict_batch([o], [0])[0]; now = SCALE*p.slots[0]["waypoints"].numpy()
-        if not take.paths or not np.array_equal(take.paths[-1][1], now): take.paths.append((len(take), now))
-        if len(felt) < len(alarm().band.upper): felt.append(feeling.rows[0]["hidden"]); take.scores.append((len(take), float(alarm().score(np.array(felt))[-1])))
-        for action in chunk[:8]:
-            if hand.push:
-                hand.push, target = False, env.task.target if env.task else 0
-                take.events.append((len(take), move_aside(env, target, seed=len(take))))
-            env.step(action); take.note(env, action)
-            take.verdict = judged(env)
-            if len(take) % every == 0: frames += 1; take.rate = frames/(time.perf_counter() - began); yield take
-            if hand.stop or len(take) >= most: break
-    hand.runs = False
+    try:
+        while len(take) < most and not hand.stop:
+            if hand.words is not None:
+                words, hand.words = hand.words, None; env.task = task_of(scene, words); take.said.append((len(take), words)); take.events.append((len(take), f"told: {words}")); path = None
+            o = seen(env, words)
+            if path is not None and not take.paths: p.look([o], [0]); steer(p, path, deep)
+            chunk = feeling.predict_batch([o], [0])[0]; now = SCALE*p.slots[0]["waypoints"].numpy()
+            if not take.paths or not np.array_equal(take.paths[-1][1], now): take.paths.append((len(take), now))
+            if len(felt) < len(alarm().band.upper): felt.append(feeling.rows[0]["hidden"]); take.scores.append((len(take), float(alarm().score(np.array(felt))[-1])))
+            for action in chunk[:8]:
+                if hand.push:
+                    hand.push, target = False, env.task.target if env.task else 0
+                    take.events.append((len(take), move_aside(env, target, seed=len(take))))
+                env.step(action); take.note(env, action)
+                take.verdict = judged(env)
+                if len(take) % every == 0: frames += 1; take.rate = frames/(time.perf_counter() - began); yield take
+                if hand.stop or len(take) >= most: break
+    finally: hand.runs = False
     if hand.stop: take.events.append((len(take), "stopped"))
     yield take
 
@@ -655,13 +659,17 @@ def handlers():
     def look(d, view): d.hand.stop = True; d.view, d.path, d.edited, d.take, d.followed, d.watching, d.gaze, d.hand = view, None, None, None, None, None, None, Hand(); return shown(d)
     def say(d, words):
         if d.view is None: d.view = world_view()
-        d.view.words = sentence(words)
+        d.view = replace(d.view, words=sentence(words))                                # views never change under anyone
+        return d.view
+    def gone(d, view): return d.view.large is not view.large                           # the visitor has another picture before them
     def ask(d, words): # yields cards, editor, link
-        say(d, words); d.edited, d.path, a = None, None, None
+        view = say(d, words); d.edited, d.path, a = None, None, None
         waiting = lambda name: f"<article class='rf-card'><h3>{name}</h3>{EMPTY.format('…')}</article>"
-        s = in_vectors(d.view); d.path = s.path
-        right = card(d.view, s, "student, in six vectors"); yield cards(waiting("teacher, in words"), right), pad_value(d.view, d.path, d.path), link_of(d.view)
-        for a in in_words("tiny-teacher", d.view, think=True): yield cards(card(d.view, a, "teacher, in words"), right), gr.skip(), gr.skip()
+        s = in_vectors(view); d.path = s.path
+        right = card(view, s, "student, in six vectors"); yield cards(waiting("teacher, in words"), right), pad_value(view, d.path, d.path), link_of(view)
+        for a in in_words("tiny-teacher", view, think=True):
+            if gone(d, view): return
+            yield cards(card(view, a, "teacher, in words"), right), gr.skip(), gr.skip()
     def edit(d, value): d.edited = points_of(value); d.edited = None if d.path is None or np.abs(d.edited - np.rint(d.path)).max() < 1 else d.edited; return link_of(d.view, tab="trajectory", path=None if d.edited is None else path_text(d.edited))
     def drivable(d):
         if d.view is None or d.view.scene is None: raise ValueError("behind a photograph there is no simulator: choose a scene of the embedded world")
@@ -669,18 +677,19 @@ def handlers():
         drivable(d)
         if d.path is None: raise ValueError("ask first: there is no path to follow")
         edit(d, value)                                                                 # the last one may still be on its way
-        d.hand.stop, hand = True, Hand(); d.hand = hand
-        for take in drive(d.view.scene, d.view.words, path=d.edited, hand=hand, deep=deep):
+        d.hand.stop, hand = True, Hand(); d.hand, path, own = hand, d.edited, d.path
+        for take in drive(d.view.scene, d.view.words, path=path, hand=hand, deep=deep):
             if d.hand is not hand: return                                              # the visitor has gone on to something else
             d.followed = take; yield moment_html(take), gr.Slider(visible=False)
-        if d.edited is not None: take.events.append((len(take), f"the fingertips passed the edited points at {passed(take, d.edited):.0f} of 1000, the student's own at {passed(take, d.path):.0f}"))
+        if d.hand is not hand: return
+        if path is not None: take.events.append((len(take), f"the fingertips passed the edited points at {passed(take, path):.0f} of 1000, the student's own at {passed(take, own):.0f}"))
         yield moment_html(take), slider_of(take)
     def roll(d, words, each): # yields film, slider, link
         say(d, words); drivable(d); d.hand.stop, hand = True, Hand(); d.hand = hand
         for take in drive(d.view.scene, d.view.words, think="each" if each else "once", hand=hand):
             if d.hand is not hand: return
             d.take = take; yield moment_html(take), gr.Slider(visible=False), gr.skip()
-        yield moment_html(take), slider_of(take), link_of(d.view, tab="rollout")
+        if d.hand is hand: yield moment_html(take), slider_of(take), link_of(d.view, tab="rollout")
     def slider_of(take): return gr.Slider(0, len(take), value=len(take), step=1, visible=True)
     def recorded(d, family, success): d.hand.stop = True; d.hand, d.take = Hand(), recorded_take(family, success == "success"); return moment_html(d.take), slider_of(d.take)
     def slid(take, i): return moment_html(take, i) if take else gr.skip()
@@ -703,22 +712,24 @@ def handlers():
     def question(d, words=None): need_case(d); d.asked += asked_about(d.case, words); return chat(d.asked)
     def reveal(d): need_case(d); return chat(d.asked, True), revealed(d.case)
     def compare(d, words): # yields cards, link
-        say(d, words)
-        for done, truth in generations(d.view): yield generations_html(d.view, done, truth), gr.skip()
-        yield generations_html(d.view, done, truth), link_of(d.view, tab="learn")
+        view = say(d, words)
+        for done, truth in generations(view):
+            if gone(d, view): return
+            yield generations_html(view, done, truth), gr.skip()
+        if not gone(d, view): yield generations_html(view, done, truth), link_of(view, tab="learn")
     def watch(d, words, who, kind): # yields words, kinds, maps, link
-        say(d, words); d.gaze, (text, tokens, first) = None, words_of(who, d.view); d.watching, d.gazes = (who, text, tokens), {}
+        view = say(d, words); d.gaze, (text, tokens, first) = None, words_of(who, view); mine = d.watching = (who, view, text, tokens); d.gazes = {}
         kinds = [*attention.KINDS, EVERY] if text else ["mean of all heads", "top-k fusion", "gradient × input", EVERY]; kind = kind if kind in kinds else "top-k fusion"
-        yield words_value(tokens, first), gr.Radio(kinds, value=kind), BUSY, link_of(d.view, tab="attention")
-        gazed(d, first); yield gr.skip(), gr.skip(), gaze_html(d.view, d.gaze, kind), gr.skip()
+        yield words_value(tokens, first), gr.Radio(kinds, value=kind), BUSY, link_of(view, tab="attention")
+        if d.watching is mine: gazed(d, first); yield gr.skip(), gr.skip(), gaze_html(view, d.gaze, kind), gr.skip()
     def gazed(d, token):
-        who, text, tokens = d.watching
+        who, view, text, tokens = d.watching
         if not (isinstance(token, int) and 0 <= token < len(tokens)): raise ValueError("click one of the words")
-        d.gaze = d.gazes[token] = d.gazes.get(token) or gaze_of(who, d.view, text, token)
+        d.gaze = d.gazes[token] = d.gazes.get(token) or gaze_of(who, view, text, token)
     def pick(d, value, kind):
         if d.watching is None: raise ValueError("press Look first")
-        gazed(d, value.get("at") if isinstance(value, dict) else None); return gaze_html(d.view, d.gaze, kind)
-    def kind(d, kind): return gaze_html(d.view, d.gaze, kind) if d.gaze else gr.skip()
+        gazed(d, value.get("at") if isinstance(value, dict) else None); return gaze_html(d.watching[1], d.gaze, kind)
+    def kind(d, kind): return gaze_html(d.watching[1], d.gaze, kind) if d.gaze else gr.skip()
     return {k: at_work(f) for k, f in locals().items() if inspect.isfunction(f)}
 
 # %% ../nbs/09_demo.ipynb #d9000049
@@ -726,7 +737,7 @@ def build() -> gr.Blocks:
     "The page"
     h, first = handlers(), linked({})["view"]
     with gr.Blocks(title="ReasonFlow", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
-        desk, link = gr.State(Desk(view=first), time_to_live=3600), gr.Textbox(visible="hidden", elem_id="rf-link")
+        desk, link = gr.State(Desk(view=first)), gr.Textbox(visible="hidden", elem_id="rf-link")
         gr.HTML(f"<div class='rf-head'><h1>ReasonFlow</h1><p>Tiny models that look, think and act, on this machine: {device()}, no download.</p></div>")
         with gr.Row():
             with gr.Column(scale=4, min_width=300):
@@ -779,14 +790,14 @@ def build() -> gr.Blocks:
         show.click(h["by_seed"], [desk, seed, family], fresh, **quiet); more.click(h["next_seed"], [desk, seed, family], [seed, *fresh], **quiet); make.click(h["by_things"], [desk, things], fresh, **quiet)
         pick.input(h["by_photo"], [desk, pick], fresh, trigger_mode="always_last", **quiet); upload.upload(h["by_upload"], [desk, upload], fresh, **quiet)
         for chip, (_, query) in zip(chips, EXAMPLES): chip.click(lambda d, query=query: h["by_link"](d, query), desk, fresh, **quiet).success(h["ask"], [desk, words], [answers, editor, link], **quiet)
-        gr.on([ask.click, words.submit], h["ask"], [desk, words], [answers, editor, link], **quiet)
+        gr.on([ask.click, words.submit], h["ask"], [desk, words], [answers, editor, link], trigger_mode="always_last", **quiet)
         editor.input(h["edit"], [desk, editor], link, trigger_mode="always_last", **quiet); follow.click(h["follow"], [desk, editor, deep], [followed, follow_at], **quiet)
         drive_.click(h["roll"], [desk, words, each], [film_, at, link], **quiet); stop.click(h["stop"], desk, None, **quiet); push.click(h["push"], desk, None, **quiet); gr.on([tell.click, other.submit], h["tell"], [desk, other], None, **quiet)
         replay_.click(h["recorded"], [desk, kind, how], [film_, at], **quiet)
         for slider, which, where_ in ((at, "take", film_), (follow_at, "followed", followed), (broken_at, "broken", broken)): slider.input(h[f"slide_{which}"], [desk, slider], where_, trigger_mode="always_last", **quiet)
         make_fail.click(h["fault"], [desk, cause, where], [broken, broken_at, talk, cause_was, link], **quiet); ask_all.click(h["question"], desk, talk, **quiet); gr.on([ask_own.click, own_q.submit], h["question_own"], [desk, own_q], talk, **quiet); tell_cause.click(h["reveal"], desk, [talk, cause_was], **quiet)
         gr.on([watch.click, who.input], h["watch"], [desk, words, who, kind_of], [tokens, kind_of, gaze, link], trigger_mode="always_last", **quiet); tokens.input(h["pick"], [desk, tokens, kind_of], gaze, trigger_mode="always_last", **quiet); kind_of.input(h["kind"], [desk, kind_of], gaze, trigger_mode="always_last", **quiet)
-        compare.click(h["compare"], [desk, words], [stages, link], **quiet)
+        compare.click(h["compare"], [desk, words], [stages, link], trigger_mode="always_last", **quiet)
     return page.queue(max_size=24, default_concurrency_limit=4, api_open=False)
 
 def warming() -> list: # of functions
