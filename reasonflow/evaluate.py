@@ -89,6 +89,7 @@ def trials_of(suite:str="tabletop", episodes:int=200, seed:int=500_000, # of the
     if wrong := [f for f in families if f not in s.families]: raise ValueError(f"unknown family {wrong[0]!r}: choose from {', '.join(s.families)}")
     if not 0 <= shard[0] < shard[1]: raise ValueError(f"shard {shard[0]} of {shard[1]}: count from 0")
     if s.states is None and seed < 400_000: raise ValueError(f"seed {seed} is a training seed: evaluate on 400000–499999 (validation) or from 500000 (test)")
+    if s.states is None and seed < 500_000 < seed + episodes: raise ValueError(f"seeds {seed} to {seed + episodes - 1} run from validation into test scenes: begin earlier, or at 500000")
     if s.states and episodes > s.states*len(families): raise ValueError(f"{suite} has {s.states} initial states for each of {len(families)} tasks: at most {s.states*len(families)} episodes")
     return [Trial(suite, families[i % len(families)], i//len(families) if s.states else seed + i) for i in range(episodes)][shard[0]::shard[1]]
 
@@ -103,7 +104,7 @@ class Robot:
     def planned(self, horizon=16): # (horizon, 7)
         "What the newest plan says from now on; NaN where it says nothing"
         out = np.full((horizon, 7), np.nan)
-        if self.plans: rest = self.plans[-1][1][self.trial.steps - self.plans[-1][0]:]; out[:len(rest)] = rest
+        if self.plans: rest = self.plans[-1][1][self.trial.steps - self.plans[-1][0]:][:horizon]; out[:len(rest)] = rest
         return out
     def next_actions(self, chunk, execute, delay=0, ensemble=None): # (execute, 7)
         "The old plan for as long as the new one takes to arrive, then the new one; or a mean of all plans that speak of a step"
@@ -152,7 +153,7 @@ def _serve(pipe): # in the process: one robot after the other
             if what == "begin": robot = robot_of(more[0].suite)(*more); over = False
             else: over = robot.follow(*more)
             pipe.send(("ok", over, robot.trial, None if over else robot.observation()))
-        except Exception as e: pipe.send(("refused", type(e), str(e)) if what == "begin" and isinstance(e, (ValueError, FileNotFoundError, ImportError)) else ("broken", traceback.format_exc()))
+        except Exception as e: pipe.send(("refused", kind, str(e)) if what == "begin" and (kind := next((k for k in (ValueError, FileNotFoundError, ImportError) if isinstance(e, k)), None)) else ("broken", traceback.format_exc()))
 
 class Host:
     "A process in which robots live"

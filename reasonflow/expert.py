@@ -691,7 +691,7 @@ class Policy(ChunkPolicy):
                  **kw):
         if think not in ("once", "each"): raise ValueError(f"unknown think {think!r}: once or each")
         super().__init__(driver, driver.expert.config, norm, arm, **kw)
-        self.sight, self.think, self.slots = Sight(student, processor), think, {}
+        self.sight, self.think, self.slots, self.coupled = Sight(student, processor), think, {}, False      # coupled: has its student learnt beside it (Stage 4)?
 
     def reset(self, slots=(0,)):
         "Forget plan and memory of these robots"
@@ -722,12 +722,13 @@ def changed(student, since:str) -> dict: # {name: tensor}
     was = dict(load_student(since)[0].student.named_parameters()); return {k: d for k, p in student.named_parameters() if (d := (p.detach().float() - was[k].float()).cpu()).any()}
 
 def save_policy(folder, policy, student:str, card="", packed=False, start=None, changes=False, # as for `stored`
-                coupled=False): # has the student learnt beside the expert? Then its changes are kept too
+                coupled=None): # has the student learnt beside the expert? Then its changes are kept too; None: as when it was loaded
     "Expert, statistics, card, and which student it belongs to; the folder appears whole or not at all"
+    if Path(student).is_dir(): student = Path(student).resolve()                                        # a folder is found again from anywhere
     if (trained_on := policy.about.get("student_weights")) not in (None, found := weights_hash(student)): raise ValueError(f"the policy was trained on the student {trained_on}; {student} is another ({found})")
     with atomic_folder(folder) as tmp:
         state, how = stored({k: v.detach().cpu().contiguous() for k, v in policy.driver.state_dict().items()}, packed, start, changes); save_file(state, tmp/"expert.safetensors")
-        if coupled: state, more = stored(changed(policy.sight.student, student), packed); how["student_learnt"] = more.get("squeezed", {}); save_file(state, tmp/"student.safetensors")
+        if policy.coupled if coupled is None else coupled: state, more = stored(changed(policy.sight.student, student), packed); how["student_learnt"] = more.get("squeezed", {}); save_file(state, tmp/"student.safetensors")
         (tmp/"config.json").write_text(json.dumps(dict(policy="cfm adapter", student=str(student), student_weights=weights_hash(student), expert=asdict(policy.driver.expert.config), head=policy.driver.head, think=policy.think, steps=policy.steps, solver=policy.solver, noise=policy.noise, robot=policy.robot, about=policy.about, **how), indent=1))
         (tmp/"normalization.json").write_text(normalization({policy.robot: policy.norm, f"{policy.robot} state": policy.arm})); (tmp/"MODEL_CARD.md").write_text(card)
     return Path(folder)
@@ -746,7 +747,8 @@ def load_policy(name, **kw) -> ChunkPolicy:
     if "student_learnt" in about:
         own, learnt = dict(both.student.named_parameters()), unpack(loose(load_file(path/"student.safetensors"), about["student_learnt"]))
         with torch.no_grad(): [own[k].add_(d.to(own[k])) for k, d in learnt.items()]
-    return Policy(driver, both.student, processor, *(read_normalization(path, about.get("robot", "tabletop") + s) for s in ("", " state")), **{k: about[k] for k in ("think", "steps", "solver", "noise", "robot", "about") if k in about} | kw)
+    policy = Policy(driver, both.student, processor, *(read_normalization(path, about.get("robot", "tabletop") + s) for s in ("", " state")), **{k: about[k] for k in ("think", "steps", "solver", "noise", "robot", "about") if k in about} | kw)
+    policy.coupled = "student_learnt" in about; return policy
 
 # %% ../nbs/03_expert.ipynb #a3000031
 def _drive(job):

@@ -235,6 +235,8 @@ class Tuner:
         if c.way not in WAYS: raise ValueError(f"unknown way {c.way!r}: choose from {', '.join(WAYS)}")
         if c.credit not in ("grpo", "ppo", "imitate"): raise ValueError(f"unknown credit {c.credit!r}: grpo, ppo or imitate")
         if c.kl and c.way not in ("flow-sde", "flow-noise"): raise ValueError(f"{c.way!r} has no Gaussian steps to take a divergence of: choose flow-sde or flow-noise, or kl=0")
+        if (c.way == "aim" or dict(c.way_kw).get("aim")) and not policy.config.aim: raise ValueError("this policy says no aim that could be tried elsewhere: choose another way, or a policy with an aim")
+        if c.credit == "grpo" and c.group < 2: raise ValueError("grpo compares attempts at one scene: group must be 2 or more")
         if c.nudge and c.credit != "grpo": raise ValueError("nudged thoughts belong to whole episodes: choose grpo")
         self.lessons, self.shown = [], shown                                              # all that ever succeeded, for 'imitate'
         if shown is not None and c.credit != "imitate": raise ValueError("demonstrations are learnt from when successes are imitated: choose imitate, or leave them out")
@@ -340,7 +342,7 @@ def fine_tune(name, folder, c:RLConfig=RLConfig(), shown=None, # `Moments` of th
         if "validation" in row and row["validation"]["value"] >= max((r["validation"]["value"] for r in rows if "validation" in r)):
             student = began_with
             if c.nudge: both, processor = load_student(began_with); both.student = tuner.student; student = str(save_student(folder/f"student-{row['round']}", both, processor, dtype=torch.float32)); policy.about["student_weights"] = weights_hash(student)
-            save_policy(folder/"policy", policy, student); [shutil.rmtree(p) for p in folder.glob("student-*") if p.name != Path(student).name]
+            save_policy(folder/"policy", policy, student, coupled=policy.coupled and not c.nudge); [shutil.rmtree(p) for p in folder.glob("student-*") if p.name != Path(student).name]
         tuner.save(folder/f"checkpoint-{len(rows)}", dict(rows=rows)); [shutil.rmtree(p) for p in folder.glob("checkpoint-*") if p.name != f"checkpoint-{len(rows)}"]
     if not rows: keep(dict(round=0, episodes=0, steps=0, validation=measure()))
     while (i := len(rows)) <= c.rounds and not collapsed([r["success"] for r in rows[1:]]):
@@ -382,21 +384,24 @@ def study(folder, start, runs, # [(method of `STUDY`, seed), …]
     "Runs of several methods from one policy: rows of the table. Goes on where it was stopped. Before and after are driven with as much noise at the beginning of a chunk as was tried with, and with none"
     folder, table = Path(folder), Path(table); curves = table.with_name(f"{table.stem}-curves.csv"); began = weights_hash(start)
     read = lambda p: list(csv.DictReader(open(p))) if p.exists() else []
-    rows, points, rate = read(table), read(curves), lambda ts: wilson(sum(t.success for t in ts), len(ts))
+    rows, rate = read(table), lambda ts: wilson(sum(t.success for t in ts), len(ts))
     if strange := {r["start"] for r in rows} - {began}: raise ValueError(f"{table} tells of runs that began as {strange.pop()}; {start} is {began}: take another table")
     config = lambda method, seed: RLConfig(**STUDY[method] | kw, seed=seed)
     def tests(c): tried = WAYS[c.way](64, **dict(c.way_kw)).start; return [(words + ("" if noise == tried else ", from no noise"), suite, noise) for words, suite in (("families tried", "tabletop"), ("unseen combinations", "held out")) for noise in dict.fromkeys((tried, 0.))]
     def drive(name, part, c, words, suite, noise): return evaluate_policy(str(name), suite, tested, families=c.families, workers=workers, progress=progress, folder=folder/f"{part}, {suite}, noise {noise:g}", loop=dict(horizon=c.horizon), noise=noise)[1]
+    def kept(path, mine, what, again=None): # what others wrote meanwhile stays; but not what is pooled `again`, nor a curve without a row: its run was cut off between the two
+        key, done = lambda r: tuple(str(r[k]) for k in what), {(r["method"], str(r["seed"])) for r in rows + read(table)} - {again}; own = set(map(key, mine))
+        write_rows(path, [r for r in read(path) if key(r) not in own and (r["method"], r["seed"]) in done] + mine)
     def add(method, seed, what, r): rows.append(dict(start=began, method=method, seed=seed, what=what, **{k: r[k] for k in ("value", "low", "high", "n")}))
     for method, seed in runs:
         if any((r["method"], str(r["seed"])) == (method, str(seed)) for r in rows): continue
         c, box = config(method, seed), folder/f"{method} {seed}"
         rounds = fine_tune(start, box, c, shown if c.credit == "imitate" else None, progress)
-        points += [dict(start=began, method=method, seed=seed, round=r["round"], attempts=r["episodes"], steps=r["steps"], what=what, **{k: v.get(k) for k in ("value", "low", "high", "n")}) for r in rounds for what, v in [("attempts", wilson(round(r.get("success", 0)*c.scenes*c.group), c.scenes*c.group)), ("validation", r.get("validation"))] if v and (what == "validation" or r["round"])]
+        points = [dict(start=began, method=method, seed=seed, round=r["round"], attempts=r["episodes"], steps=r["steps"], what=what, **{k: v.get(k) for k in ("value", "low", "high", "n")}) for r in rounds for what, v in [("attempts", wilson(round(r.get("success", 0)*c.scenes*c.group), c.scenes*c.group)), ("validation", r.get("validation"))] if v and (what == "validation" or r["round"])]
         for test in tests(c):
             before, after = drive(start, "before", c, *test), drive(box/"policy", box.name, c, *test)
             for what, r in (("before", rate(before)), ("after", rate(after)), ("rise", change(before, after))): add(method, seed, f"{what}, {test[0]}", r)
-        write_rows(curves, points); write_rows(table, rows)
+        kept(curves, points, ("method", "seed", "round", "what")); kept(table, rows, ("method", "seed", "what"))
     for method in dict.fromkeys(m for m, _ in runs): # all seeds together; and beside those by lot
         seeds_of = lambda m: list(dict.fromkeys(str(r["seed"]) for r in rows if r["method"] == m and r["seed"] != "all")); seeds, lot = seeds_of(method), f"{method}, by lot"; rows = [r for r in rows if (r["method"], r["seed"]) != (method, "all")]
         if len(seeds) < 2: continue
@@ -404,5 +409,5 @@ def study(folder, start, runs, # [(method of `STUDY`, seed), …]
         for test in tests(c):
             add(method, "all", f"rise, {test[0]}", change(drive(start, "before", c, *test), *all_of(method, test)))
             if seeds_of(lot) == seeds: add(method, "all", f"more than by lot, {test[0]}", change(all_of(lot, test), *all_of(method, test)))
-        write_rows(table, rows)
-    return rows
+        kept(table, rows, ("method", "seed", "what"), (method, "all"))
+    return read(table)
