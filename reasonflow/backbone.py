@@ -11,7 +11,8 @@ __all__ = ['SPECIAL', 'QWEN_SIZES', 'PLAIN', 'QWEN3_5_4B', 'LORA_TARGETS', 'DIGI
            'make_optimizer', 'quicken', 'freeze_eyes', 'prompts', 'answer', 'model_card']
 
 # %% ../nbs/foundations/backbone.ipynb #d360a128
-import hashlib, json, math, os, re, zlib
+import hashlib, json, math, os, re, shutil, zlib
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 from types import MethodType
@@ -30,7 +31,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5VisionAttention, apply_rotary_pos_emb_vision
 from transformers.utils import logging as hf_logging
-from .runs import atomic_folder, find_checkpoint, pack, unpack, weights_hash
+from .runs import atomic_folder, find_checkpoint, pack, replaceable, unpack, weight_files, weights_hash
 
 hf_logging.set_verbosity_error(); hf_logging.disable_progress_bar()    # its remarks on missing CUDA kernels are no news on a laptop
 
@@ -155,6 +156,14 @@ def best_dtype(device=None):
 
 PLAIN = ("Qwen/",)           # whose checkpoints transformers loads as they are; others are brought into this project's form (`hub.fetch`)
 
+_TOLD = dict(output_loading_info=True, ignore_mismatched_sizes=True)         # transformers fills what it does not find with random numbers, and tells only who asks
+
+def _whole(where, model, told):
+    "The model, if every tensor of it was read; what a file holds beside is left alone, as checkpoints on the hub have such"
+    lost = sorted({*told["missing_keys"], *(m[0] for m in told["mismatched_keys"])})
+    if lost: raise ValueError(f"{where} does not fit its config.json: {len(lost)} tensors, such as {lost[0]}, are missing in its weights or have another shape there; get it again, whole, or mend config.json" + ("" if (Path(where)/"base.json").exists() else " (a checkpoint of this project may lack its base.json)"))
+    return model
+
 def load(name:str, # folder, shipped name such as `tiny-sft`, or hub name
          dtype=None, unsloth:bool|None=None, # None: if there is a GPU and the package
          image:int=448 # side of the images (pixels), for checkpoints that bring no processor of ours
@@ -172,16 +181,17 @@ def load(name:str, # folder, shipped name such as `tiny-sft`, or hub name
         if config.get("model_type") != "qwen3_5": raise ValueError(f"{where} holds a {config.get('model_type')!r} model: this project's checkpoints are 'qwen3_5'")
         if not (Path(where)/"model.safetensors").exists() and not list(Path(where).glob("model*.safetensors")): raise FileNotFoundError(f"{where} has no model.safetensors: its weights are missing")
     if (Path(where)/"base.json").exists() and any(json.loads((Path(where)/"base.json").read_text()).get(k) for k in ("base", "squeezed")):
-        model = Qwen3_5ForConditionalGeneration.from_pretrained(None, config=AutoConfig.from_pretrained(where), state_dict=weights_of(where), dtype=dtype or best_dtype())
+        model = _whole(where, *Qwen3_5ForConditionalGeneration.from_pretrained(None, config=AutoConfig.from_pretrained(where), state_dict=weights_of(where), dtype=dtype or best_dtype(), **_TOLD))
         model.generation_config = GenerationConfig.from_pretrained(where)
-    else: model = AutoModelForImageTextToText.from_pretrained(where, dtype=dtype or best_dtype())
+    else: model = _whole(where, *AutoModelForImageTextToText.from_pretrained(where, dtype=dtype or best_dtype(), **_TOLD))
     ours = Path(where).is_dir() and any((Path(where)/f).exists() for f in ("processor_config.json", "preprocessor_config.json"))
     return model.eval(), AutoProcessor.from_pretrained(where) if ours else processor_for(model, AutoTokenizer.from_pretrained(where), image)
 
 def weights_of(name) -> dict: # name: tensor
     "A checkpoint's tensors, with those that it shares with another one"
     where = Path(find_checkpoint(name))
-    own = load_file(where/"model.safetensors")
+    if not (files := weight_files(where)): raise FileNotFoundError(f"{where} has no model.safetensors: its weights are missing")
+    own = {k: v for f in files for k, v in load_file(f).items()}
     if not (where/"base.json").exists(): return own
     about = json.loads((where/"base.json").read_text()); own = loose(own, about.get("squeezed", {}))
     theirs = weights_of(about["base"]) if about["base"] else {}
@@ -206,7 +216,9 @@ def _load_unsloth(name, image):
     model, processor = FastVisionModel.from_pretrained(name, load_in_4bit=False, use_gradient_checkpointing="unsloth")
     return model, processor_for(model, getattr(processor, "tokenizer", processor), image)
 
-def slim(folder, base=None, squeeze=False): # are large tensors written as codes even without a base? Then `load` alone reads them
+def slim(folder, base=None, squeeze=False, # are large tensors written as codes even without a base? Then `load` alone reads them
+         made=False # is the folder just being made, so that a kill cannot leave half of it?
+        ):
     "Take out of a saved checkpoint what `weights_of` finds elsewhere: tensors that are the same in `base` or a short way from there, and an output layer tied to the embedding"
     folder, embedding = Path(folder), "model.language_model.embed_tokens.weight"
     own, theirs = weights_of(folder), weights_of(base) if base else {}
@@ -218,8 +230,11 @@ def slim(folder, base=None, squeeze=False): # are large tensors written as codes
     near = {k: w for k, v in rest.items() if k in theirs and v.dtype == theirs[k].dtype == torch.bfloat16 and v.shape == theirs[k].shape and v.numel() > 1000 and size(w := way(v, theirs[k])) < size({k: v})}
     rest = {k: v for k, v in rest.items() if k not in near} | {f"{k}.{part}": v for k, w in near.items() for part, v in w.items()}
     rest, shapes = squeezed(rest) if base or squeeze else (rest, {})                                                          # without a base the stock classes should read it
-    save_file(rest, folder/"model.safetensors", metadata={"format": "pt"})
-    (folder/"base.json").write_text(json.dumps(dict(base=base, weights=base and weights_hash(base), shared=[k for k in shared if k not in tied], near=list(near), tied=tied, squeezed=shapes), indent=1))
+    with nullcontext(folder) if made else atomic_folder(folder) as tmp:                                                       # neither file means anything without the other
+        if not made: shutil.copytree(folder, tmp, dirs_exist_ok=True, ignore=shutil.ignore_patterns("model.safetensors", "base.json"))
+        for f in [*weight_files(tmp), *tmp.glob("model.safetensors.index.json")]: f.unlink()
+        save_file(rest, tmp/"model.safetensors", metadata={"format": "pt"})
+        (tmp/"base.json").write_text(json.dumps(dict(base=base, weights=base and weights_hash(base), shared=[k for k in shared if k not in tied], near=list(near), tied=tied, squeezed=shapes), indent=1))
 
 def save(folder, model, processor, card:str="", # MODEL_CARD.md
          dtype=torch.bfloat16, head=None, # a `NumberHead`, saved beside the model
@@ -228,12 +243,12 @@ def save(folder, model, processor, card:str="", # MODEL_CARD.md
         ):
     "A checkpoint that the stock Auto classes load (without `base`); the folder appears whole or not at all"
     state = {k: v.to(dtype) if v.is_floating_point() else v for k, v in model.state_dict().items() if "number_head" not in k}
-    with atomic_folder(folder) as tmp:
+    with atomic_folder(replaceable(folder, "config.json")) as tmp:
         model.save_pretrained(tmp, state_dict=state)
         processor.save_pretrained(tmp)
         config = json.loads((tmp/"config.json").read_text()); config["dtype"] = str(dtype).removeprefix("torch.")
         (tmp/"config.json").write_text(json.dumps(config, indent=1))
-        if base: slim(tmp, base)
+        if base: slim(tmp, base, made=True)
         if head is not None: tensors = {"number_head": head.state_dict(), **dict(tensors)}
         for name, some in dict(tensors).items(): save_file({k: v.detach().cpu().contiguous() for k, v in some.items()}, tmp/f"{name}.safetensors")
         for name, text in {"MODEL_CARD.md": card, **dict(texts)}.items(): (tmp/name).write_text(text)

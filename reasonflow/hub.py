@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'CITATION', 'HOW', 'WEIGHTS', 'TEXTS', 'PICKLES', 'kind_of', 'tensors_in', 'part_of', 'parameter_table',
-           'sections', 'result_rows', 'table_of', 'card_of', 'clean', 'shipped', 'package', 'verify', 'push', 'fetch',
-           'adopt', 'adopt_adapter', 'settle', 'extra_tensors', 'by_shape', 'adopt_student', 'load_by_name']
+           'sections', 'result_rows', 'table_of', 'card_of', 'placeless', 'clean', 'shipped', 'package', 'verify',
+           'push', 'fetch', 'adopt', 'adopt_adapter', 'settle', 'extra_tensors', 'by_shape', 'adopt_student',
+           'load_by_name']
 
 # %% ../nbs/foundations/hub.ipynb #25cb7910
 import json, math, os, re, shutil, struct, tempfile
 from pathlib import Path
 
-from .runs import asset_folders, atomic_folder, file_hash, find_asset, find_checkpoint, hub_folder, show, versions, weights_hash
+from .runs import asset_folders, atomic_folder, file_hash, find_asset, find_checkpoint, hub_folder, replaceable, show, versions, weights_hash
 
 KINDS = {"policy": "a policy: pictures, an instruction and a state to actions", "student": "a student that thinks in vectors", "adapter": "adapters over another checkpoint", "model": "a vision-language model"}
 
@@ -79,29 +80,38 @@ HOW = {"model": "from reasonflow.hub import load_by_name\nmodel, processor = loa
 
 def table_of(facts): return "\n".join(["| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in facts.items())])
 
-def card_of(folder, repo, run=None, licence="apache-2.0", base=None, stands_for=None) -> str: # markdown
+def card_of(folder, repo, run=None, licence="apache-2.0", base=None, stands_for=None,
+            fresh=False # was the run named? Then its record goes before what an earlier card says
+           ) -> str: # markdown
     "The card of a checkpoint's folder, from its files and the record of its run"
     folder, kind, old = Path(folder), kind_of(folder), {}
-    if (folder/"MODEL_CARD.md").exists(): old = sections((folder/"MODEL_CARD.md").read_text())
+    if (folder/"MODEL_CARD.md").exists(): old = {h: placeless(t) for h, t in sections((folder/"MODEL_CARD.md").read_text()).items()}
+    if "Results" in old: old["Evaluation"] = old.pop("Results")
     read = lambda n: json.loads((Path(run)/n).read_text()) if run and (Path(run)/n).exists() else {}
     manifest, results = read("manifest.json"), read("results.json")
     made = clean(manifest.get("params", {})) | {k: clean(manifest[k]) for k in ("stage", "commit", "seconds", "peak_memory_mib") if manifest.get(k) is not None} | ({"hardware": ", ".join(str(manifest["hardware"][k]) for k in ("cpu", "gpu") if manifest["hardware"].get(k))} if manifest.get("hardware") else {})
     counts, rows = parameter_table(folder), result_rows(results)
     data = {k: v for k, v in made.items() if k in ("episodes", "families", "places", "samples", "demonstrations")}
+    measured = rows and "\n".join(["| metric | value | 95 % interval | n |", "|---|---|---|---|", *rows])
+    said = lambda what, now: now or old.get(what) if fresh else old.get(what) or now
     norm = list(json.loads((folder/"normalization.json").read_text())) if (folder/"normalization.json").exists() else []
     head = ["---", f"license: {licence}", "library_name: reasonflow", f"pipeline_tag: {'robotics' if kind == 'policy' else 'image-text-to-text'}", "tags: [robotics, vision-language-action, reasonflow]"] + ([f"base_model: {base}"] if base else []) + ["---", ""]
     about = old.get("") or f"{KINDS[kind][0].upper() + KINDS[kind][1:]}, made by ReasonFlow" + (f", stage {manifest['stage']}." if manifest.get("stage") else ".")
     body = {"": about, "Use": f"```python\n{HOW[kind].format(repo=repo)}\n```",
             "Parameters": "\n".join(["| part | parameters |", "|---|---|", *(f"| {k} | {v:,} |" for k, v in sorted(counts.items())), f"| **all** | **{sum(counts.values()):,}** |"]),
-            "Data": old.get("Data") or (table_of(data) if data else "As the recipe says." if old.get("Recipe") or made else "Not recorded."),
-            "Recipe": old.get("Recipe") or (table_of(made) if made else "Not recorded."),
-            "Evaluation": old.get("Results") or old.get("Evaluation") or ("\n".join(["| metric | value | 95 % interval | n |", "|---|---|---|---|", *rows]) if rows else "None was recorded: expect nothing of it."),
+            "Data": said("Data", data and table_of(data)) or ("As the recipe says." if old.get("Recipe") or made else "Not recorded."),
+            "Recipe": said("Recipe", made and table_of(made)) or "Not recorded.",
+            "Evaluation": said("Evaluation", measured) or "None was recorded: expect nothing of it.",
             **({"Normalisation": "`normalization.json` holds the statistics of " + ", ".join(f"`{k}`" for k in norm) + ". An unknown key is refused; there is no default."} if norm else {}),
             **({"What it needs": stands_for} if stands_for else {}),
             "Limitations": old.get("Limitations") or "Research code; it was tried in simulation and on recorded pictures only, never on a robot among people. What the evaluation does not show was not tested.",
             "Licence": f"{licence}. See LICENSE.", "Citation": CITATION}
-    more = {h: t for h, t in old.items() if h not in body and h != "Results"}
+    more = {h: t for h, t in old.items() if h not in body}
     return "\n".join(head) + f"# {repo.split('/')[-1]}\n\n{about}\n\n" + "\n\n".join(f"## {h}\n\n{t}" for h, t in {**{k: v for k, v in body.items() if k}, **more}.items()) + "\n"
+
+def placeless(text): # a card's
+    "The same text without paths of this machine: their last names stay"
+    return re.sub(r"(?<![\w.:/~])(?:file:/*|~?/)[\w.@+-]+(?:/[\w.@+-]+)+", lambda m: Path(m[0]).name, text)
 
 def clean(x):
     "The same facts without paths of this machine"
@@ -126,9 +136,10 @@ def package(checkpoint, # folder, or shipped name
     kind = kind_of(folder)
     if not list(folder.glob("*.safetensors")): raise FileNotFoundError(f"{folder} has no weights (*.safetensors)" + ("; what it has are pickles, which are not published: convert them" if any(p.suffix in PICKLES for p in folder.iterdir()) else ""))
     if kind == "policy" and not (folder/"normalization.json").exists(): raise FileNotFoundError(f"{folder} has no normalization.json: a policy without the statistics of its actions is of no use to anybody")
+    fresh, named = run is not None, lambda what: (others or {}).get(what)
     if run is None: run = next((r for r in (folder, folder.parent) if (r/"manifest.json").exists()), None)
     if run is None and (r := [f/"runs"/folder.name for f in asset_folders() if (f/"runs"/folder.name/"manifest.json").exists()]): run = r[0]
-    with atomic_folder(to) as tmp:
+    with atomic_folder(replaceable(to, "SHA256SUMS")) as tmp:
         for pattern in (*WEIGHTS, *TEXTS):
             for f in folder.glob(pattern): shutil.copy2(f, tmp/f.name)
         needs = None
@@ -144,8 +155,8 @@ def package(checkpoint, # folder, or shipped name
                 save_file(packed_weights(folder), tmp/("expert.safetensors" if (folder/"expert.safetensors").exists() else "model.safetensors")); config = {k: v for k, v in config.items() if k not in ("start", "start_weights", "changes")}
             for what in ("student", "vlm"):
                 if what not in config: continue
-                name = (others or {}).get(what) or config[what]
-                if not shipped(name) and not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or Path(name).is_absolute(): raise ValueError(f"this policy belongs to the {what} in {config[what]}, a folder of this machine: publish that first (reasonflow push {config[what]} owner/name), then name it: --{what} owner/name")
+                name = named(what) or config[what]
+                if not shipped(name) and not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or Path(name).is_absolute() or not named(what) and "/" in name and Path(name).is_dir(): raise ValueError(f"this policy belongs to the {what} in {config[what]}, a folder of this machine: publish that first (reasonflow push {config[what]} owner/name), then name it: --{what} owner/name")
                 config[what] = name; told.append(f"{what} `{name}`, weights {config[f'{what}_weights']}")
             needs = "It looks through its " + " and ".join(told) + "; another one is refused." if told else None
             (tmp/"config.json").write_text(json.dumps(config, indent=1))
@@ -156,7 +167,12 @@ def package(checkpoint, # folder, or shipped name
             if (Path(run)/"metrics.jsonl").exists(): shutil.copy2(Path(run)/"metrics.jsonl", tmp/"run"/"metrics.jsonl")
         if (folder/"MODEL_CARD.md").exists(): shutil.copy2(folder/"MODEL_CARD.md", tmp/"MODEL_CARD.md")
         base = json.loads((folder/"adapter_config.json").read_text()).get("base_model_name_or_path") if kind == "adapter" else None
-        card = card_of(tmp, repo, run, licence, base, needs)
+        if base:                                                   # a folder that `fetch` made bears its name on the hub; another one nobody else has
+            if Path(base).parent == hub_folder("x/y").parent: base = Path(base).name.replace("--", "/", 1)
+            if any(Path(base).parent == f/"checkpoints" for f in asset_folders()): base = Path(base).name
+            if Path(base).is_absolute() or not shipped(base) and Path(base).is_dir(): raise ValueError(f"these adapters belong to the model in {base}, a folder of this machine: publish that first (reasonflow push {base} owner/name), then write that name as base_model_name_or_path into {folder/'adapter_config.json'}")
+            (tmp/"adapter_config.json").write_text(json.dumps(json.loads((tmp/"adapter_config.json").read_text()) | dict(base_model_name_or_path=base), indent=1))
+        card = card_of(tmp, repo, run, licence, base, needs, fresh)
         for n in ("README.md", "MODEL_CARD.md"): (tmp/n).write_text(card)
         (tmp/"LICENSE").write_text(next((p.read_text() for p in (f.parent/"LICENSE" for f in asset_folders()) if p.exists()), f"SPDX-License-Identifier: {licence}\n") if licence == "apache-2.0" else f"SPDX-License-Identifier: {licence}\n")
         (tmp/"SHA256SUMS").write_text("".join(f"{file_hash(f)}  {f.relative_to(tmp).as_posix()}\n" for f in sorted(tmp.rglob("*")) if f.is_file()))
@@ -182,7 +198,8 @@ def push(checkpoint, repo, private=False, dry_run=False, **kw) -> dict: # repo, 
         api = huggingface_hub.HfApi()
         try:
             api.create_repo(repo_id=repo, private=private, exist_ok=True, repo_type="model")
-            done = api.upload_folder(repo_id=repo, folder_path=str(made), repo_type="model", commit_message=f"{Path(str(checkpoint)).name}, weights {weights_hash(str(checkpoint))}")
+            done = api.upload_folder(repo_id=repo, folder_path=str(made), repo_type="model", delete_patterns=[*WEIGHTS, *TEXTS, "run/*"],           # of what was there before, nothing of ours stays
+                                     commit_message=f"{Path(str(checkpoint)).name}, weights {weights_hash(str(checkpoint))}")
         except (OSError, huggingface_hub.errors.HfHubHTTPError, huggingface_hub.errors.OfflineModeIsEnabled) as e: raise ConnectionError(f"{repo} could not be published ({str(e)[:200]}): is there a network, HF_HUB_OFFLINE not set, and a token with the right to write (`hf auth login`)?") from e
         return dict(repo=repo, files=files, address=str(done), card=(made/"README.md").read_text())
 
@@ -195,7 +212,10 @@ def fetch(name, again=False) -> Path:
         raw = tmp/"raw"
         try: huggingface_hub.snapshot_download(repo_id=name, local_dir=str(raw), ignore_patterns=[f"*{s}" for s in (".bin", ".pkl", ".ckpt", ".gguf", ".onnx")] + ["*training_state*"])
         except (OSError, huggingface_hub.errors.HfHubHTTPError, huggingface_hub.errors.LocalEntryNotFoundError, huggingface_hub.errors.OfflineModeIsEnabled) as e: raise ConnectionError(f"{name} could not be fetched ({str(e)[:200]}): is the name right, is there a network, and is HF_HUB_OFFLINE not set?") from e
-        if (raw/"SHA256SUMS").exists(): verify(raw)
+        if (raw/"SHA256SUMS").exists():
+            verify(raw); told = {l.split("  ", 1)[1] for l in (raw/"SHA256SUMS").read_text().splitlines()} | {"SHA256SUMS"}
+            for f in raw.rglob("*"):
+                if f.is_file() and f.relative_to(raw).as_posix() not in told: f.unlink()                # left of an earlier one
         adopt(raw, tmp, name)
         shutil.rmtree(raw, ignore_errors=True)
     return hub_folder(name)
@@ -204,7 +224,7 @@ def fetch(name, again=False) -> Path:
 def adopt(raw, to, name=""):
     "A folder as it was published, in this project's form: moved where it is ours, changed where it is not"
     raw, to = Path(raw), Path(to)
-    pt = [p for p in raw.rglob("*") if p.suffix in (".pt", ".pth")]
+    pt = [p for p in raw.rglob("*") if p.suffix in (".pt", ".pth") and not p.name.startswith(("optimizer", "scheduler", "scaler", "rng_state"))]      # a trainer's, of no use to others
     if (raw/"adapter_config.json").exists() and (pt or extra_tensors(raw)): return adopt_student(raw, to, pt, name)
     if (raw/"adapter_config.json").exists(): return adopt_adapter(raw, to, name)
     kind = kind_of(raw)

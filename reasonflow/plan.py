@@ -12,14 +12,14 @@ __all__ = ['QWEN3_5_08B', 'KNOWN', 'STATES', 'CARDS', 'USE', 'DRAW', 'SPARE', 'D
            'expert_looks', 'expert_memory', 'measure_expert_here', 'compared_expert', 'Plan', 'plan']
 
 # %% ../nbs/foundations/plan.ipynb #f287d13f
-import copy, json, math, os, shutil, subprocess, sys, weakref
+import copy, json, math, os, re, shutil, subprocess, sys, weakref
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MethodType
 from unittest.mock import patch
 
-import torch
+import huggingface_hub, torch
 from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -29,7 +29,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 from transformers import DynamicCache, Qwen3_5Config, Qwen3_5ForConditionalGeneration
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5VisionAttention
-from .backbone import QWEN3_5_4B, _attend_together, add_lora, answer_loss, bare, make_optimizer, on_meta, quicken
+from .backbone import QWEN3_5_4B, _attend_together, add_lora, answer_loss, bare, fast_bf16, make_optimizer, on_meta, quicken
 from .runs import PRESETS, Preset, find_checkpoint, preset as get_preset
 
 # %% ../nbs/foundations/plan.ipynb #ca18ff92
@@ -410,13 +410,16 @@ DATA = {"molmoact": Data("allenai/MolmoAct-Pretraining-Mixture:auxiliary_trace",
         "published_subset": Data("shreethar/FYP-Stage2-dataset", 51_272, (83_453_779_051 + 13_418_354_965)/1e9, 8)}
 
 def this_machine() -> dict:
-    "Memory, disk and card of this machine"
-    here = dict(ram=None, disk=shutil.disk_usage(Path.cwd()).free, card=None, gpu=None)
+    "Memory, disk and card of this machine; the disk is that of downloads"
+    home = Path(huggingface_hub.constants.HF_HOME); disk = next(p for p in (home, *home.parents) if p.exists())
+    here = dict(ram=None, disk=shutil.disk_usage(disk).free, card=None, gpu=None)
     try: here["ram"] = os.sysconf("SC_PAGE_SIZE")*os.sysconf("SC_PHYS_PAGES")
     except (ValueError, AttributeError, OSError): pass
     if torch.cuda.is_available():
         here |= dict(gpu=torch.cuda.get_device_name(), vram=torch.cuda.get_device_properties(0).total_memory)
-        here["card"] = next((c for c in sorted(CARDS.values(), key=lambda c: abs(c.gib*2**30 - here["vram"])) if c.name.split("-")[0] in here["gpu"].replace(" ", "").replace("-", "")), None)
+        words, gib = re.split(r"[^A-Za-z0-9]+", here["gpu"]), here["vram"]/2**30                         # whole words: an L40S is no L4
+        known = [c for c in sorted(CARDS.values(), key=lambda c: abs(c.gib - gib)) if c.name.split("-")[0] in words]
+        here["card"] = replace(known[0], gib=gib) if known else Card(here["gpu"], gib, 1, 1, fast_bf16())       # of an unknown one memory and precision are measured, its speed is not
     return here
 
 def step_of(stage, p:Preset) -> Step:
@@ -554,7 +557,7 @@ class Plan:
         "The reason why it cannot run on `card` (a `Card`), or on this machine"
         gib, m = lambda n: f"{n/2**30:.1f} GiB", self.machine
         here = card is None
-        if here and m["gpu"]: card = m["card"] or Card(m["gpu"], m["vram"]/2**30, 1, 1)
+        if here and m["gpu"]: card = m["card"]
         if card is None and self.dtype_bytes == 2: return f"preset {self.preset} needs a GPU, and this machine has none: name the one it will run on with --gpu ({', '.join(CARDS)})"
         if card is None and m["ram"] and self.peak > .8*m["ram"]: return f"{gib(self.peak)} of memory are needed, this machine has {gib(m['ram'])}"
         if card is not None and (need := self.need(card)) > (room := SPARE*card.gib*2**30):
@@ -572,7 +575,7 @@ def plan(p="full", stage="sft", gpus=None, **changes) -> Plan:
     if stage == "qwenpi":
         if "gpus" in S: S = S | dict(gpus=gpus or S["gpus"])
         m, name = qwenpi_memory(S) if big else small_qwenpi_memory(S, p.image), S["vlm"]
-        n = learnt = m.static["weights"]//(2 if big else 4); samples = S["steps"]*S["batch"]*S.get("gpus", 1); per_step = sum(m.flops)
+        n = learnt = m.static["weights"]//(2 if big else 4); samples = S["steps"]*S["batch"]; per_step = sum(m.flops)
         if not big:
             with torch.device("meta"): learnt = count(small_qwenpi(S, p.image)[0], learnt=True)
     elif stage == "expert":
@@ -592,6 +595,8 @@ def plan(p="full", stage="sft", gpus=None, **changes) -> Plan:
             t = S["train"]; drawn = drawing(model, step, t["prompts"]*step.accumulate, t["group"])
             assumed.append(f"all answers are as long as they may be ({step.answer} tokens), at {DRAW*1000:.0f} ms a token or what the bandwidth allows")
         if stage == "distill" and big: assumed.append("the verbalizer is this project's small one; the author's has 0.8 billion parameters")
+    every = gpus or S.get("gpus", 1); samples *= every
+    if every > 1: assumed.append(f"{every} GPUs take the same steps, each with samples of its own: more samples in the same hours")
     hours = {}
     for c in CARDS.values():
         seconds = per_step/(c.tflops*1e12*USE)
@@ -604,4 +609,4 @@ def plan(p="full", stage="sft", gpus=None, **changes) -> Plan:
     disk = {"downloaded weights": sum(b for w, b, _ in downloads if b and w == name), "checkpoints on the way (2)": 2*12*learnt, "the result": 2*n if big else 4*n}
     if stage == "expert" and big: disk["what the student saw, a thousand looks"] = 1000*(2*600*S["config"]["vlm"] + 2*3*72*72)
     if big and stage == "sft": disk["cache of streamed data"] = int(20e9)
-    return Plan(stage, p.name, n, learnt, m, drawn, downloads, disk, S["steps"], samples, hours, machine, gpus or S.get("gpus", 1), 2 if big else 4, assumed)
+    return Plan(stage, p.name, n, learnt, m, drawn, downloads, disk, S["steps"], samples, hours, machine, every, 2 if big else 4, assumed)

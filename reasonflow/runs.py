@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'PACKAGES', 'STYLE', 'Preset', 'preset', 'seed_everything', 'wilson', 'bootstrap', 'show', 'asset_folders',
-           'find_asset', 'hub_folder', 'shipped_checkpoints', 'find_checkpoint', 'weights_hash', 'versions', 'hardware',
-           'commit', 'peak_memory', 'file_hash', 'fingerprint', 'Run', 'read_metrics', 'style', 'smooth', 'report',
-           'restore', 'atomic_folder', 'flatten', 'save_state', 'load_state', 'same_request', 'NonFiniteLoss',
-           'SafeTrainer', 'ModuleTrainer', 'last_checkpoint', 'pack', 'unpack']
+           'find_asset', 'hub_folder', 'shipped_checkpoints', 'find_checkpoint', 'weight_files', 'weights_hash',
+           'versions', 'hardware', 'commit', 'peak_memory', 'file_hash', 'fingerprint', 'Run', 'read_metrics', 'style',
+           'smooth', 'report', 'restore', 'atomic_folder', 'replaceable', 'flatten', 'save_state', 'load_state',
+           'same_request', 'NonFiniteLoss', 'SafeTrainer', 'ModuleTrainer', 'last_checkpoint', 'pack', 'unpack']
 
 # %% ../nbs/foundations/runs.ipynb #10bb8d8a
-import hashlib, json, math, os, platform, random, shutil, subprocess, sys, time
+import hashlib, json, math, os, platform, random, re, shutil, subprocess, sys, time
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from glob import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -133,14 +134,19 @@ def find_checkpoint(name:str) -> str:
         return str(name)
     for folder in asset_folders():
         if (folder/"checkpoints"/name/"config.json").exists(): return str(folder/"checkpoints"/name)
-    if "/" not in name or name.startswith((".", "/", "~")):
+    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name):
         raise FileNotFoundError(f"no checkpoint {name!r}: give a folder, a hub name (owner/name), or one of the shipped {', '.join(shipped_checkpoints()) or '(none found)'}")
     return str(hub_folder(name)) if (hub_folder(name)/"config.json").exists() else name
+
+def weight_files(folder, name="model") -> list:
+    "The file that holds tensors of that name, or all of several"
+    one = Path(folder)/f"{name}.safetensors"
+    return [one] if one.exists() else sorted(Path(folder).glob(f"{name}-*-of-*.safetensors"))
 
 def weights_hash(checkpoint, model=None): # the model's tensors, where they were put together already
     "Which weights these are: the start of the SHA-256 of what answers in a folder or shipped checkpoint (model, student's slots and head, expert), wherever it is stored; None for one on the hub"
     folder = Path(find_checkpoint(checkpoint))
-    parts = [p.read_bytes() for n in ("model", "student", "expert") if (p := folder/f"{n}.safetensors").exists()]
+    parts = [p for n in ("model", "student", "expert") for p in weight_files(folder, n)]
     if (folder/"base.json").exists():                     # some of the model's tensors lie elsewhere: as if they lay here
         from safetensors.torch import save
         from reasonflow.backbone import weights_of
@@ -149,7 +155,9 @@ def weights_hash(checkpoint, model=None): # the model's tensors, where they were
         from safetensors.torch import save
         from reasonflow.backbone import packed_weights
         parts[-1] = save(packed_weights(folder))
-    if parts: return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+    whole = hashlib.sha256()
+    for p in parts: whole.update(p if isinstance(p, bytes) else p.read_bytes())      # one file at a time
+    if parts: return whole.hexdigest()[:16]
 
 # %% ../nbs/foundations/runs.ipynb #c94390d7
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "mujoco", "gymnasium", "numpy", "nbdev", "papermill", "unsloth")
@@ -205,7 +213,14 @@ class Run:
                 ):
         self.folder = Path(folder or Path(os.environ.get("REASONFLOW_RUNS", "runs"))/f"{stage}-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.started, self.results = time.time(), {}
+        read = lambda n: json.loads((self.folder/n).read_text()) if (self.folder/n).exists() else {}
+        goes_on = (was := read("manifest.json")) and [was.get("stage"), was.get("params")] == json.loads(json.dumps([stage, params], default=str))      # the same run, taken up again
+        at, lines = 0., self.folder/"metrics.jsonl"
+        if lines.exists():
+            if (end := lines.read_bytes()[-1:]) and end != b"\n":
+                with open(lines, "a") as f: f.write("\n")                           # a line that a kill cut short is not to spoil the next
+            at = max((m.get("time") or 0. for m in read_metrics(self.folder)), default=0.)
+        self.started, self.results = time.time() - (max(at, was.get("seconds") or 0.) if goes_on else 0.), read("results.json") if goes_on else {}
         self.manifest = dict(stage=stage, params=params, versions=versions(), commit=commit(), hardware=hardware(), started=time.strftime("%Y-%m-%dT%H:%M:%S"), state="running")
         self._write("manifest.json", self.manifest)
 
@@ -230,12 +245,14 @@ class Run:
         return self
 
 def read_metrics(folder):
-    "`metrics.jsonl` as a list of dicts; a line cut short by a kill is left out"
-    out = []
+    "`metrics.jsonl` as a list of dicts; a line cut short by a kill is left out, and of a step done again only the last line of each kind (its keys and words) is kept"
+    out = {}
     for line in (Path(folder)/"metrics.jsonl").read_text().splitlines():
-        try: out.append(json.loads(line))
+        try: row = json.loads(line)
         except json.JSONDecodeError: continue
-    return out
+        kind = (row.get("step"), frozenset((k, v if isinstance(v, str) else None) for k, v in row.items() if k != "time"))
+        out.pop(kind, None); out[kind] = row
+    return list(out.values())
 
 # %% ../nbs/foundations/runs.ipynb #aeee4caa
 STYLE = {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": .25, "figure.dpi": 100, "font.size": 9, "axes.titlesize": 10, "legend.frameon": False}
@@ -281,16 +298,39 @@ def report(*runs, # folders of runs
 def restore(path):
     "Put back the old folder, should a kill have come between the two renames of `atomic_folder`"
     path = Path(path)
-    old = sorted(path.parent.glob(f".{path.name}.old*")) if path.parent.is_dir() else []
-    if old and not path.exists(): old[0].rename(path)
+    old = sorted(_beside(path, "old"), key=lambda p: p.stat().st_mtime)
+    if old and not path.exists():
+        try: old[-1].rename(path)                        # the newest
+        except FileNotFoundError: pass                   # another process was quicker
     return path
+
+def _beside(path, kind): return list(path.parent.glob(f".{escape(path.name)}.{kind}*")) if path.parent.is_dir() else []
+
+def _left(folder):
+    "Was this temporary folder left by a kill? Its name ends with the process that made it; one that lives still needs it"
+    pid = re.search(r"\d*$", folder.name)[0]
+    if not pid or int(pid) == os.getpid(): return True
+    try: os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError): return True
+    except PermissionError: pass
+    return False
+
+def _discard(folder):
+    "Delete under a name that `restore` does not look at: half of a folder must never come back"
+    gone = folder.with_name(re.sub(r"\.(tmp|old)(\d*)$", r".gone\2", folder.name))
+    shutil.rmtree(gone, ignore_errors=True)
+    try: folder.rename(gone)
+    except OSError: return                               # not there, or another process is at it
+    shutil.rmtree(gone, ignore_errors=True)
 
 @contextmanager
 def atomic_folder(path):
     "A folder to write into that becomes `path` only when the block ends well"
     path = restore(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    for old in path.parent.glob(f".{path.name}.tmp*"): shutil.rmtree(old, ignore_errors=True)    # left by a kill
+    for kind in ("tmp", "gone"):
+        for f in _beside(path, kind):
+            if _left(f): shutil.rmtree(f, ignore_errors=True)
     tmp = path.parent/f".{path.name}.tmp{os.getpid()}"
     tmp.mkdir()
     yield tmp
@@ -298,9 +338,22 @@ def atomic_folder(path):
         if f.is_file():
             with open(f, "rb") as h: os.fsync(h.fileno())
     old = path.parent/f".{path.name}.old{os.getpid()}"
-    if path.exists(): path.rename(old)
-    tmp.rename(path)
-    shutil.rmtree(old, ignore_errors=True)
+    while True:
+        if path.exists():
+            _discard(old)
+            try: path.rename(old)
+            except FileNotFoundError: pass               # another process is just doing the same
+        try: tmp.rename(path); break
+        except OSError:
+            if not path.exists(): raise                  # else another process has put its own there meanwhile: the last one stays
+    for f in _beside(path, "old"):
+        if _left(f): _discard(f)                         # `path` is whole: none of them is needed any more
+
+def replaceable(folder, mark): # the file that tells a folder as ours
+    "`folder`, unless writing it anew would delete something else that lies there"
+    folder = Path(folder)
+    if folder.exists() and not (folder/mark).exists() and (folder.is_file() or any(folder.iterdir())): raise FileExistsError(f"{folder} holds other files (it has no {mark}), which would be deleted: name a new folder, or an empty one")
+    return folder
 
 def flatten(tree, prefix=""):
     "Nested dicts and lists to (tensors by path, the rest by path)"
@@ -340,7 +393,8 @@ def load_state(folder, optimizer=None, scheduler=None):
     torch.set_rng_state(tensors["rng/torch"])
     np.random.set_state((meta["numpy"][0], tensors["rng/numpy"].numpy().astype(np.uint32), *meta["numpy"][1:]))
     random.setstate((meta["python"][0], tuple(tensors["rng/python"].tolist()), meta["python"][1]))
-    if torch.cuda.is_available() and "rng/cuda0" in tensors: torch.cuda.set_rng_state_all([tensors[f"rng/cuda{i}"] for i in range(torch.cuda.device_count())])
+    for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        if f"rng/cuda{i}" in tensors: torch.cuda.set_rng_state(tensors[f"rng/cuda{i}"], i)                # there may be more cards than there were
     if optimizer is not None:
         state = {}
         for key, v in [*tensors.items(), *((f"{k}", v) for k, v in meta["optimizer"].items())]:
@@ -350,12 +404,14 @@ def load_state(folder, optimizer=None, scheduler=None):
     return meta
 
 def same_request(folder, **request):
-    "Parts in `folder` are taken up again only if they were made for the same request"
+    "Parts in `folder` are taken up again only if they were made for the same request; what lies there without one is somebody else's"
     path = Path(folder)/"request.json"
+    found = [] if Path(folder).name.endswith(f".tmp{os.getpid()}") else [f for f in path.parent.glob("*") if not f.name.startswith((".", "request."))]      # what this process is just writing (`atomic_folder`) is ours; looked at before `path`, which others write first
     if path.exists():
         made = json.loads(path.read_text())
         other = [k for k in request | made if made.get(k) != json.loads(json.dumps(request.get(k)))]
         if other: raise ValueError(f"{folder} was made with {', '.join(f'{k} = {made.get(k)!r}' for k in other)}, and now {', '.join(f'{k} = {request.get(k)!r}' for k in other)} is asked for: take another folder, or remove that one")
+    elif found: raise ValueError(f"{folder} holds {found[0].name}, and no request.json that says what it was made for: take another folder, or remove that one")
     else: path.parent.mkdir(parents=True, exist_ok=True); (tmp := path.with_suffix(f".tmp{os.getpid()}")).write_text(json.dumps(request)); tmp.replace(path)
 
 # %% ../nbs/foundations/runs.ipynb #5ee15fc8
@@ -411,9 +467,11 @@ class SafeTrainer:
     def _load_optimizer_and_scheduler(self, checkpoint):
         if self.in_shares(): return super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint: load_state(Path(checkpoint)/"training_state", self.optimizer, self.lr_scheduler)
-    def _save_rng_state(self, output_dir): pass                                                    # saved with the optimizer
+    def _own(self, folder): return Path(folder)/"training_state"/f"rng-{self.args.process_index}"    # generators of the first of several processes are saved with the optimizer, those of the others here
+    def _save_rng_state(self, output_dir):
+        if self.args.process_index: save_state(self._own(output_dir))
     def _load_rng_state(self, checkpoint):
-        if checkpoint and (Path(checkpoint)/"training_state").is_dir(): load_state(Path(checkpoint)/"training_state")
+        if checkpoint and (state := Path(checkpoint)/"training_state").is_dir(): load_state(own if (own := self._own(checkpoint)).is_dir() else state)
     def _save_scaler(self, output_dir): pass
     def _load_scaler(self, checkpoint): pass
 
