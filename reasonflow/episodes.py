@@ -119,18 +119,25 @@ def _features(cameras, fps, states, actions):
             **{k: {"dtype": "int64", "shape": [1], "names": None} for k in ("frame_index", "episode_index", "index", "task_index")}}
 
 # %% ../nbs/foundations/episodes.ipynb #f100000f
+def _unused(folder): # before any work: what lies there would be deleted
+    "Nothing, or a data set that may be replaced; `FileExistsError` otherwise"
+    folder = Path(folder)
+    if folder.exists() and not (folder/"meta/info.json").exists() and (not folder.is_dir() or any(folder.iterdir())): raise FileExistsError(f"{folder} holds something else: name a new folder")
+
 def assemble(parts, # folders that `write_part` has written, in order
              folder, robot:str="tabletop", states=STATE, actions=ACTION, request=None # what was asked for, if it was made to order
             ):
     "A LeRobotDataset v3.0 out of `parts`; the folder appears whole or not at all"
+    _unused(folder)
+    if not parts: raise ValueError("no recordings")
     abouts = [json.loads((Path(p)/"part.json").read_text()) for p in parts]
     fps, cameras = abouts[0]["fps"], abouts[0]["cameras"]
     for p, a in zip(parts, abouts):
         if (a["fps"], {c: v["shape"] for c, v in a["cameras"].items()}) != (fps, {c: v["shape"] for c, v in cameras.items()}): raise ValueError(f"{p} has other cameras or another rate than {parts[0]}: parts of one data set must agree")
-    tasks, episode, at, every = {}, 0, 0, {"observation.state": [], "action": []}
+    tasks, episode, at, every, rows, known = {}, 0, 0, {"observation.state": [], "action": []}, [], list(dict.fromkeys(k for a in abouts for e in a["episodes"] for k in e["facts"]))
     with atomic_folder(folder) as tmp:
         for k, (part, about) in enumerate(zip(parts, abouts)):
-            chunk, file, rows, films_at = k//1000, k % 1000, [], 0
+            chunk, file, films_at = k//1000, k % 1000, 0
             where = f"chunk-{chunk:03d}/file-{file:03d}"
             steps, lengths = pq.read_table(Path(part)/"steps.parquet"), [e["length"] for e in about["episodes"]]
             columns = {c: steps[c] for c in every}
@@ -148,14 +155,16 @@ def assemble(parts, # folders that `write_part` has written, in order
                 row = {"episode_index": episode + i, "tasks": [e["task"]], "length": n, "dataset_from_index": at + films_at, "dataset_to_index": at + films_at + n, "data/chunk_index": chunk, "data/file_index": file, "meta/episodes/chunk_index": chunk, "meta/episodes/file_index": file}
                 for c in cameras: row |= {f"videos/observation.images.{c}/{key}": v for key, v in (("chunk_index", chunk), ("file_index", file), ("from_timestamp", films_at/fps), ("to_timestamp", (films_at + n)/fps))}
                 for c in every: row |= {f"stats/{c}/{s}": v for s, v in statistics(values[c][films_at:films_at + n]).items()}
-                rows.append(row | e["facts"]); films_at += n
-            (out := tmp/"meta"/"episodes"/f"{where}.parquet").parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(pa.Table.from_pylist(rows), out)
+                rows.append(row | {k: e["facts"].get(k) for k in known if k not in row}); films_at += n      # a fact never takes the place of what the layout says
             for c in every: every[c].append(values[c])
             episode, at = episode + len(lengths), at + len(within)
+        table, first = pa.Table.from_pylist(rows), 0                                  # one table for all parts: every file has every column, of one type
+        for k, about in enumerate(abouts):
+            (out := tmp/"meta"/"episodes"/f"chunk-{k//1000:03d}/file-{k % 1000:03d}.parquet").parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(table.slice(first, n := len(about["episodes"])), out); first += n
         info = dict(codebase_version="v3.0", robot_type=robot, total_episodes=episode, total_frames=at, total_tasks=len(tasks), chunks_size=1000, data_files_size_in_mb=100, video_files_size_in_mb=200, fps=fps, splits={"train": f"0:{episode}"},
                     data_path="data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet", video_path="videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4", features=_features(cameras, fps, states, actions))
-        stats = {c: statistics(np.concatenate(v)) for c, v in every.items()} | {f"observation.images.{c}": v["stats"] for c, v in cameras.items()}
+        stats = {c: statistics(np.concatenate(v)) for c, v in every.items()} | {f"observation.images.{c}": merge_statistics([a["cameras"][c]["stats"] for a in abouts]) for c in cameras}
         (tmp/"meta"/"info.json").write_text(json.dumps(info, indent=1)); (tmp/"meta"/"stats.json").write_text(json.dumps(stats, indent=1))
         if request: same_request(tmp, **request)
         names = pa.table({"task_index": pa.array(list(tasks.values()), pa.int64()), "task": list(tasks)})
@@ -164,6 +173,7 @@ def assemble(parts, # folders that `write_part` has written, in order
 
 def write_dataset(folder, recordings, per_file:int=50, fps:int=HZ, **kw):
     "Recordings to a LeRobotDataset v3.0"
+    _unused(folder)
     parts = Path(folder).parent/f".{Path(folder).name}.parts"
     some = [recordings[i:i + per_file] for i in range(0, len(recordings), per_file)]
     for i, rs in enumerate(some): write_part(parts/f"{i:04d}", rs, fps)
@@ -237,7 +247,7 @@ class EpisodeSet:
         values = {c: np.stack(t[c].to_numpy()).astype(np.float32) for c in ("observation.state", "action")}
         for name, v in values.items():
             if not np.isfinite(v).all(): raise BadEpisode(f"episode {i}: {name} is not finite")
-        facts = {k: v for k, v in self.rows[i].items() if "/" not in k and k not in ("tasks", "length", "dataset_from_index", "dataset_to_index")}
+        facts = {k: v for k, v in self.rows[i].items() if v is not None and "/" not in k and k not in ("episode_index", "tasks", "length", "dataset_from_index", "dataset_to_index")}
         return Recording(self.task(i), *values.values(), {c: self.frames(i, c) for c in (self.cameras if cameras is None else cameras)}, facts)
 
     def good(self, cameras=None): # yields (number, `Recording`)
@@ -253,8 +263,9 @@ def _table(path, _): return pq.ParquetFile(path).read()       # a file holds man
 
 def merge_statistics(each) -> dict:
     "Of several episodes, from each one's; quantiles are not known that way and are left out"
-    n = np.array([e["count"][0] for e in each], float)[:, None]
+    if len(each) == 1: return each[0]
     mean, std = (np.array([e[k] for e in each], float) for k in ("mean", "std"))
+    n = np.array([e["count"][0] for e in each], float).reshape(-1, *[1]*(mean.ndim - 1))
     whole = (n*mean).sum(0)/n.sum()
     return dict(min=np.min([e["min"] for e in each], 0).tolist(), max=np.max([e["max"] for e in each], 0).tolist(), mean=whole.tolist(), std=np.sqrt((n*(std**2 + (mean - whole)**2)).sum(0)/n.sum()).tolist(), count=[int(n.sum())])
 
@@ -278,7 +289,7 @@ def gripper_rule(grips, # (n,) what the actions say
     "Which rule the numbers follow: the range from the numbers, the direction from the fingers"
     g = np.asarray(grips, float)
     if g.min() < -1.001 or g.max() > 1.001: raise ValueError(f"gripper actions from {g.min():.3g} to {g.max():.3g}: known are 0..1 and −1..1")
-    narrow = g.min() >= 0
+    narrow = g.min() >= -.001                                                           # as far off as the range may be
     if opening is None or np.std(g) == 0 or np.std(opening) == 0: raise ValueError(f"gripper actions run from {g.min():.3g} to {g.max():.3g}, but whether the larger number opens or closes cannot be seen without finger positions that vary: name the rule, one of {', '.join(GRIPPERS)}")
     opens = np.corrcoef(g, opening)[0, 1] > 0
     return {(True, True): "open is 1 of 0..1", (True, False): "closed is 1 of 0..1", (False, True): "open is +1", (False, False): "closed is +1"}[narrow, bool(opens)]
@@ -304,7 +315,8 @@ class Normalizer:
         self.mid, self.half = (a, b) if mode == "mean-std" else ((a + b)/2, (b - a)/2)
         self.flat = self.half < 1e-8                                                  # a dimension that never varies says nothing: 0
         self.mask = np.asarray(stats.get("mask", np.ones(len(a), bool)), bool).copy()
-        if gripper: self.mask[-1] = False
+        self.bounded = self.mask.copy()                                               # what is clipped; a gripper is, too
+        if gripper: self.mask[-1], self.bounded[-1] = False, True
 
     def __call__(self, actions): # (…, D) to (…, D)
         "In the robot's units to −1..1"
@@ -313,8 +325,8 @@ class Normalizer:
         y = np.where(self.mask, y, x)
         if self.gripper: y[..., -1] = GRIPPERS[self.gripper](x[..., -1])
         if self.mode == "mean-std": return y
-        self.seen += y.size; self.clipped += int((np.abs(y) > 1 + 1e-6).sum())
-        return y.clip(-1, 1)
+        self.seen += y.size; self.clipped += int((self.bounded & (np.abs(y) > 1 + 1e-6)).sum())
+        return np.where(self.bounded, y.clip(-1, 1), y)
 
     def back(self, y): # (…, D) to (…, D)
         "From −1..1 to the robot's units"
@@ -375,7 +387,9 @@ def _demo_part(job):
 def in_parts(folder, jobs, make, request, workers:int=2, progress=True, words="parts", robot="tabletop") -> Path: # `make((folder of the part, *job))` calls `write_part`, or makes the folder alone if there is nothing to keep
     "A data set whose parts are made one by one, or side by side; goes on where it was stopped"
     folder = Path(folder)
+    if (folder/"meta/info.json").exists() and not (folder/"request.json").exists(): raise FileExistsError(f"{folder} is another data set, not made to order: name a new folder")
     if (folder/"meta/info.json").exists(): same_request(folder, **request); return folder
+    _unused(folder)
     parts = folder.parent/f".{folder.name}.parts"; same_request(parts, **request)
     jobs = [(parts/f"{i:04d}", *j) for i, j in enumerate(jobs)]; todo = [j for j in jobs if not j[0].exists()]
     bar = lambda it: tqdm(it, total=len(jobs), initial=len(jobs) - len(todo), desc=words, disable=not progress)

@@ -7,13 +7,13 @@ __all__ = ['ROWS', 'COLUMNS', 'ROW_EDGES', 'COLUMN_EDGES', 'POINTING', 'PROMPTS'
            'ORDER', 'SOURCES', 'ROW_COUNTS', 'Sample', 'Fact', 'frame_facts', 'region', 'scene_questions', 'caption',
            'prompt', 'step_text', 'telling_steps', 'path', 'failure_questions', 'Episode', 'solved_samples',
            'video_samples', 'episode_samples', 'caption_samples', 'relations', 'in_the_way', 'reasoned_samples',
-           'BadSample', 'TooManyBad', 'Quarantine', 'check', 'gather', 'from_pixels', 'from_255', 'read_parquet',
-           'Rows', 'beside', 'read_json', 'read_video', 'pick_frames', 'molmoact', 'sharerobot_affordance',
-           'sharerobot_planning', 'robofac', 'pixmo', 'fetch_url', 'published_subset', 'robovqa', 'open_source',
-           'share', 'kept', 'side', 'digest', 'unique', 'mix']
+           'BadSample', 'TooManyBad', 'out_of_means', 'in_words', 'Quarantine', 'check', 'gather', 'from_pixels',
+           'from_255', 'read_parquet', 'Rows', 'beside', 'read_json', 'read_video', 'pick_frames', 'molmoact',
+           'sharerobot_affordance', 'sharerobot_planning', 'robofac', 'pixmo', 'fetch_url', 'published_subset',
+           'robovqa', 'open_source', 'share', 'kept', 'side', 'digest', 'unique', 'mix']
 
 # %% ../nbs/foundations/records.ipynb #992dadd7
-import hashlib, io, json, re
+import errno, hashlib, io, json, os, re
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
@@ -305,6 +305,22 @@ class BadSample(ValueError):
 class TooManyBad(RuntimeError):
     "More samples were bad than the cap allows"
 
+def out_of_means(e):
+    "Has this machine run out of memory, disk or open files? No sample is to blame for that"
+    while e is not None:
+        if isinstance(e, MemoryError) or getattr(e, "errno", None) in (errno.EMFILE, errno.ENFILE, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOMEM): return True
+        e = e.__cause__ or e.__context__
+    return False
+
+def in_words(why): # a `KeyError` says a name alone, and some say nothing
+    "What an error says"
+    return f"{type(why).__name__} {why}".strip() if isinstance(why, KeyError) or not str(why) else str(why)
+
+def _reason(why): # the same for all samples that fail alike
+    "A message without numbers, names and paths"
+    why = re.sub(r"\[Errno -?\d+\] |<[^>]*>|(?<!\w)'[^']*'|\"[^\"]*\"|\S*/\S*|\d[\d.,]*", "…", why)
+    return re.sub(r"…[…\s]*…", "…", why).strip(" …:;,.")[:80] or "no reason given"
+
 class Quarantine:
     "Counts what was set aside, and stops when it is too much"
     def __init__(self, cap:float=.05, # share of bad samples that stops the run
@@ -312,12 +328,12 @@ class Quarantine:
                 ): self.cap, self.grace, self.seen, self.bad = cap, grace, 0, []
     def good(self): self.seen += 1
     def add(self, where, why):
-        self.seen += 1; self.bad.append((str(where), str(why)))
+        self.seen += 1; self.bad.append((str(where), in_words(why)))
         if self.seen >= self.grace and len(self.bad) > self.cap*self.seen:
             raise TooManyBad(f"{len(self.bad)} of {self.seen} samples are bad (cap {self.cap:.0%}): {self.summary()}")
     def summary(self):
         "Reasons by frequency"
-        reasons = Counter(re.sub(r"[\d'\"/].*", "", why).strip() for _, why in self.bad)
+        reasons = Counter(_reason(why) for _, why in self.bad)
         return f"{len(self.bad)} of {self.seen} set aside" + "".join(f"; {n} × {r}" for r, n in reasons.most_common(4))
 
 def check(s:Sample) -> Sample:
@@ -340,14 +356,18 @@ def gather(rows, # pairs (where, function that makes the `Sample`)
     for where, make in rows:
         if keep is not None and not keep(where): continue
         try: sample = check(make())
-        except (BadSample, OSError, SyntaxError, ValueError, KeyError, IndexError, TypeError) as e: quarantine.add(where, e if str(e) else type(e).__name__); continue
+        except Exception as e:
+            if isinstance(e, TooManyBad) or out_of_means(e): raise
+            quarantine.add(where, e); continue
         quarantine.good()
         yield sample
 
 # %% ../nbs/foundations/records.ipynb #b794c87f
 def from_pixels(points, width, height):
     "Pixels of an original image to 0..1000"
-    return to_grid(np.asarray(points, float)*1000/np.tile([width, height], np.asarray(points).size//2).reshape(np.shape(points)))
+    p, size = np.asarray(points, float).reshape(-1, 2), np.array([width, height])
+    if not ((p >= -1) & (p <= size + 1)).all(): raise BadSample(f"({', '.join(f'{v:g}' for v in p.ravel())}) lies off the image of {width} × {height} pixels")      # a pixel may be lost in rounding
+    return to_grid(p*1000/size).reshape(np.shape(points))
 def from_255(points):
     "MolmoAct's 0..255 to 0..1000"
     p = np.asarray(points, float)
@@ -356,10 +376,13 @@ def from_255(points):
     return to_grid(p/255*1000)
 
 # %% ../nbs/foundations/records.ipynb #cae8ed6e
-def _image(value):
+def _image(value, get=None): # `get` as of `Rows`, where an image may be a file's name
     "A hub image column (dict with bytes), raw bytes, a PIL image or a path, to RGB"
     if isinstance(value, dict): value = value.get("bytes") or value.get("path")
     if value is None: raise BadSample("no image")
+    if isinstance(value, str):
+        if get is None: raise BadSample(f"{value} lies outside the data set")
+        value = get(value)
     if isinstance(value, Image.Image): return value.convert("RGB")
     im = Image.open(io.BytesIO(value) if isinstance(value, (bytes, bytearray)) else value)
     im.load()                                  # a truncated file shows here, not in the middle of a batch
@@ -397,10 +420,15 @@ class Rows(list):
     def __init__(self, rows, get=None, names=None): super().__init__(rows); self.get, self.names = get, names
 
 def beside(where): # two functions as of `Rows`
-    "The files beside a JSON file, or in a folder"
-    if isinstance(where, Rows): return where.get, where.names
-    root = Path(where) if Path(where).is_dir() else Path(where).parent
-    return lambda name: root/name, lambda name: sorted(f"{name}/{f.name}" for f in (root/name).iterdir()) if (root/name).is_dir() else [name]
+    "The files beside a file, or in a folder, and none outside"
+    if isinstance(where, list): return getattr(where, "get", None), getattr(where, "names", None)
+    root = Path(os.path.abspath(where)); root = root.parent if root.is_file() else root
+    def get(name):
+        path = Path(os.path.normpath(root/name))               # by its words: links are left alone, for the hub's cache consists of them
+        if not path.is_relative_to(root): raise BadSample(f"{name} lies outside the data set")
+        return path
+    def names(name): return sorted(f"{name}/{f.name}" for f in get(name).iterdir()) if get(name).is_dir() else [name]
+    return get, names
 
 def read_json(where): # file, folder, or rows that were read before
     "A JSON list, or the lists of all JSON files of a folder"
@@ -430,13 +458,14 @@ def pick_frames(images, frames):
 # %% ../nbs/foundations/records.ipynb #ad451713
 def molmoact(where="allenai/MolmoAct-Pretraining-Mixture:auxiliary_trace", style="card", frames=8, by_index=False):
     """MolmoAct's `auxiliary_trace`: 1–5 points on a 0–255 scale. It has no row id; samples of one task text stay on one side of the split."""
+    get, _ = beside(where)
     for name, row in read_parquet(where, ("image", "conversations")):
         def make(row=row):
             talk = dict(zip(row["conversations"]["from"], row["conversations"]["value"]))
             task = re.sub(r"\s*What is the trajectory.*", "", re.sub(r".*Task:\s*", "", talk["human"], flags=re.S), flags=re.S).replace("<image>", "").strip().rstrip(".")
             points = from_255([[int(a), int(b)] for a, b in re.findall(r"\[\s*(\d+)\s*,\s*(\d+)\s*\]", talk["gpt"])])
             five = (resample_by_index if by_index else resample)(points)
-            return Sample("molmoact", "trajectory", prompt("trajectory", style, task=task), format_trajectory(five), [_image(row["image"])], "image", f"molmoact-{task}", "trajectory")
+            return Sample("molmoact", "trajectory", prompt("trajectory", style, task=task), format_trajectory(five), [_image(row["image"], get)], "image", f"molmoact-{task}", "trajectory")
         yield name, make
 
 def sharerobot_affordance(where, style="card", frames=8):
@@ -495,9 +524,10 @@ def fetch_url(url, limit=20_000_000, seconds=10) -> bytes:
 
 def published_subset(where="shreethar/FYP-Stage2-dataset", style="card", frames=16):
     "The author's materialised subset: it has the columns of `Sample` already; without an episode id, its text stands in"
+    get, _ = beside(where)
     for name, row in read_parquet(where, ("dataset", "type", "human", "assistant", "frames", "media_type")):
         def make(row=row):
-            images = [_image(f) for f in pick_frames(row["frames"], frames)]
+            images = [_image(f, get) for f in pick_frames(row["frames"], frames)]
             task = "affordance" if row["dataset"] == "sharerobot_affordance" else row["type"]
             return Sample(row["dataset"], row["type"], row["human"], row["assistant"], images, row["media_type"], f"{row['dataset']}-{hashlib.sha256((row['human'] + row['assistant']).encode()).hexdigest()[:16]}", task)
         yield name, make

@@ -274,9 +274,24 @@ def test_lists_that_name_files_and_records_stream_too(tmp_path):
             far = Stream(s.url, name, tmp_path/"c2"/name, seed=5, pause=.01, tries=3); assert told(Feed(far, 1, ahead=0)) == whole and told(Feed(far, 1, step=2, ahead=0)) == whole[2:] and not far.lost()
     from reasonflow.records import side
     learnt = {s.episode_id for b in Feed(Stream(vqa, "robovqa", tmp_path/"c1", seed=5, part="train"), 1, ahead=0) for s in b}; assert learnt and all(side(e) == "train" for e in learnt)
-    assert any(f.suffix == ".mp4" for f in (tmp_path/"c2"/"robofac").iterdir()) and "No such file" in here_of(fac, tmp_path).bad[0][2]
+    assert any(f.suffix == ".mp4" for f in (tmp_path/"c2"/"robofac").iterdir()) and "is not there" in here_of(fac, tmp_path).bad[0][2]
     plan = {"id": "7", "task": "Future_Prediction_Task", "image": ["ep"], "conversations": [{"from": "human", "value": "<image 0-3> Next?"}, {"from": "gpt", "value": "<put it down>"}]}
     (tmp_path/"share"/"planning.json").write_text(json.dumps([plan])); one = Stream(share/"planning.json", "sharerobot_planning", tmp_path/"c3", frames=3)[0]; assert one.assistant == "put it down" and len(one.frames) == 3
+
+def test_a_stream_reads_nothing_outside(tmp_path):
+    "What a list or a table names, and what an index names; a picture that is a bomb is one bad row more"
+    import io, numpy as np, pyarrow as pa, pyarrow.parquet as pq
+    from PIL import Image
+    from reasonflow.stream import Stream, write_index
+    from test_records import affordance_row, png, trace
+    private, place = tmp_path/"private"/"photo.png", tmp_path/"set"; private.parent.mkdir(); place.mkdir(); frame = png(np.full((48, 64, 3), 200, np.uint8)); private.write_bytes(frame); (place/"own.png").write_bytes(frame)
+    big = io.BytesIO(); Image.new("1", (30_000, 20_000)).save(big, "PNG"); (place/"big.png").write_bytes(big.getvalue())
+    (place/"affordance.json").write_text(json.dumps([affordance_row(id=i, image_path=n) for i, n in enumerate(("../private/photo.png", str(private), f"file://{private}", "big.png", "own.png"))]))
+    s = Stream(place/"affordance.json", "sharerobot_affordance", tmp_path/"c", tries=1); assert {s[k].episode_id[-2:] for k in range(5)} == {"-4"} and sum("outside the data set" in why for _, r, why in set(s.bad)) == 3 and any("bomb" in why for *_, why in s.bad)
+    pq.write_table(pa.Table.from_pylist([{"image": {"bytes": None, "path": n}, "conversations": trace("x", [[1, 2]])} for n in (str(private), "own.png")]), place/"a.parquet")
+    s = Stream(place/"a.parquet", "molmoact", tmp_path/"c", tries=1); assert s[0].frames[0].size == s[1].frames[0].size == (64, 48) and "outside the data set" in s.bad[0][2]
+    (place/"affordance.json").unlink(); rows = write_index(place); (place/"index.json").write_text(json.dumps([r | dict(name=f"../set/{r['name']}") for r in rows]))
+    with pytest.raises(ValueError, match="outside the data set"): Stream(place, "molmoact", tmp_path/"c")
 
 def here_of(place, tmp_path):
     from reasonflow.stream import Feed, Stream

@@ -152,6 +152,19 @@ def test_empty_box(tmp_path, frame):
     (tmp_path/"images").mkdir(); (tmp_path/"images"/"2486.png").write_bytes(png(frame))
     (tmp_path/"affordance.json").write_text(json.dumps([affordance_row(affordance={"x": 1, "y": 1, "width": 0, "height": 0})]))
     one_bad("sharerobot_affordance", tmp_path, "empty or inside out")
+def test_pictures_outside_the_data_set(tmp_path, frame):
+    "By a way up, an absolute path, or a table that names a file instead of holding it; inside all of that works"
+    private, place = tmp_path/"private.png", tmp_path/"set"; place.mkdir(); private.write_bytes(png(frame)); (place/"own.png").write_bytes(png(frame)); row = trace("x", [[1, 2]])
+    for name in ("../private.png", str(private)):
+        (place/"affordance.json").write_text(json.dumps([affordance_row(image_path=name)])); one_bad("sharerobot_affordance", place, "lies outside the data set")
+        (place/"p.json").write_text(json.dumps([{"id": "1", "image": [name], "conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}])); one_bad("sharerobot_planning", place/"p.json", "lies outside the data set")
+        pq.write_table(pa.Table.from_pylist([{"image": {"bytes": None, "path": name}, "conversations": row}]), place/"a.parquet"); one_bad("molmoact", place, "lies outside the data set")
+        pq.write_table(pa.Table.from_pylist([{"image": name, "conversations": row}]), place/"a.parquet"); one_bad("molmoact", place, "lies outside the data set")
+    for name in ("own.png", str(place/"own.png")):
+        pq.write_table(pa.Table.from_pylist([{"image": {"bytes": None, "path": name}, "conversations": row}]), place/"a.parquet"); s, = gather(open_source("molmoact", place)); assert s.frames[0].size == (144, 144)
+def test_box_off_the_image(tmp_path, frame):
+    (tmp_path/"images").mkdir(); (tmp_path/"images"/"2486.png").write_bytes(png(frame))
+    (tmp_path/"affordance.json").write_text(json.dumps([affordance_row(affordance={"x": 600, "y": 9, "width": 500, "height": 9})])); one_bad("sharerobot_affordance", tmp_path, "off the image of 640")
 def test_wrong_column(tmp_path):
     pq.write_table(pa.table({"picture": [1]}), tmp_path/"a.parquet")
     with pytest.raises(ValueError, match="no column image, conversations; it has picture"): next(open_source("molmoact", tmp_path/"a.parquet"))
