@@ -56,7 +56,7 @@ def wrong_with(line): # what the command line's own parser says, or None; nothin
     try: name, *words = shlex.split(line, comments=True)[1:]
     except ValueError as e: return str(e)
     group = typer.main.get_command(app)
-    if name == "--help": return None
+    if name == "--help" or name.isupper(): return None                # COMMAND stands for any
     if name not in group.commands: return f"no command {name!r}"
     if not words: return None                                        # it is only named
     try: group.commands[name].make_context(name, words)
@@ -82,6 +82,20 @@ def test_commands_are_known(page):
         nb = ROOT/"nbs"/f"{m[1] or TRAINING[m[2]][0]}.ipynb"; first = next("".join(c["source"]) for c in json.loads(nb.read_text())["cells"] if c["metadata"].get("tags") == ["parameters"])
         given = re.findall(r" -p (\w+) ", line) + re.findall(r"-y '(\w+):", line) if m[1] else re.findall(r"[ '](\w+)=", line[m.end():])
         assert given and not (other := set(given) - set(re.findall(r"^(\w+) = ", first, re.M))), f"{line}: {other}"
+
+def test_the_notebook_of_the_command_line_has_them_all():
+    import typer
+    from reasonflow.cli import app
+    names = {n for n, c in typer.main.get_command(app).commands.items() if not c.hidden}; text = text_of(ROOT/"nbs"/"cli.ipynb")
+    calls = dict(re.findall(r"^## (\w+)\n\n[^\n]+\n\n```bash\n(reasonflow \w+[^\n]*)\n```$", text, re.M))
+    assert set(calls) == names and all(c.split()[1] == n and wrong_with(c) is None for n, c in calls.items()) and len(names) == 14 and text.count("> Fourteen commands") == 1
+
+def test_commands_in_notebooks_are_known():
+    wrong = {}
+    for nb in NOTEBOOKS:
+        text = "\n\n".join("".join(c["source"]) for c in json.loads(nb.read_text())["cells"] if c["cell_type"] == "markdown")
+        wrong |= {f"{nb.name}: {l}": why for l in lines_of(text) if re.match(r"reasonflow(?! ?=)\s", l) and "{" not in l and (why := wrong_with(l)) and not why.startswith("Missing")}      # in passing, they leave out what is not the point
+    assert not wrong, wrong
 
 def test_every_recorded_result_says_where_it_is_from():
     folder = ROOT/"assets"/"results"; assert set(re.findall(r"\]\(([\w.-]+)\)", (folder/"README.md").read_text())) == {p.name for p in folder.iterdir()} - {"README.md"}
