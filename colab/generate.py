@@ -58,15 +58,11 @@ else:
 SETUP = '''\
 import html, importlib, re, time
 from IPython.display import HTML, display
-from reasonflow.runs import PRESETS
 keep_on_drive = True #@param {type: "boolean"}
 opened = time.time()
-def choose(gpu, stage="%(stage)s"): # name of a preset, why
-    "By the GPU: without one `tiny`; with one `small`, where this stage has numbers for it"
-    if not gpu: return "tiny", "no GPU; tiny takes minutes on a CPU"
-    if stage not in PRESETS["small"].stage: return "tiny", f"{gpu}; this stage has no numbers for a larger size yet"
-    more = "preset = 'full' is written for 16 GB and more; it has not been run yet%(places)s" if any(k in gpu for k in ("A100", "H100", "H200", "B200")) else "a T4 has no bfloat16 of its own, so expect it to be slow" if "T4" in gpu else "preset = 'tiny' takes minutes"
-    return "small", f"{gpu}; %(stage)s at this size has not been timed here: hours. {more}"
+def choose(gpu): # name of a preset, why
+    "Always `tiny`, on a GPU too; what a larger one would take is said, not begun"
+    return "tiny", "minutes on a CPU, no GPU is needed" + (f"; there is a {gpu}. %(larger)s" if gpu else "")
 
 if ON_COLAB and preset is None: preset, why = choose(GPU); print(f"preset {preset}: {why}")
 if ON_COLAB and keep_on_drive and folder is None:
@@ -173,7 +169,7 @@ def convert(name): # the notebook as a dict
     nb = json.loads((ROOT/"nbs"/f"{name}.ipynb").read_text())
     module = next(m[1] for c in nb["cells"] if (m := re.search(r"^#\| default_exp (\w+)", "".join(c["source"]))))
     stage, cells = STAGES[name], []
-    facts = dict(name=name, stage=stage, module=module, git=GIT, branch=BRANCH, extra=json.dumps(libero_packages()) if stage == "libero" else "()", places=", and needs places" if stage in ("sft", "grpo") else "",
+    facts = dict(name=name, stage=stage, module=module, git=GIT, branch=BRANCH, extra=json.dumps(libero_packages()) if stage == "libero" else "()", larger=larger(stage),
                  resume="the record stays, a stopped run begins anew" if stage == "base" else "run the same cells again and it goes on where it stopped")
     def add(id, kind, text, tags=None):
         cells.append(dict(cell_type=kind, id=id, metadata=dict(tags=tags) if tags else {}, source=text) | (dict(execution_count=None, outputs=[]) if kind == "code" else {}))
@@ -195,6 +191,14 @@ def convert(name): # the notebook as a dict
         if stage in EXTRAS and EXTRAS[stage][0] == id: add("co1ab003", "markdown", EXTRAS[stage][1]); EXTRAS[stage][2] and add("co1ab004", "code", EXTRAS[stage][2])
     add("co1ab005", "markdown", "## What it took"); add("co1ab006", "code", folded("Time and memory", FINISH))
     return dict(cells=cells, metadata=dict(colab=dict(provenance=[], toc_visible=True), kernelspec=dict(display_name="Python 3", language="python", name="python3"), language_info=dict(name="python")), nbformat=4, nbformat_minor=5)
+
+PLANNED = {"sft": "two days on a T4, 3 h on an L4, 1 h on an A100", "grpo": "6 h on a T4, 1 h on an L4 or an A100", "distill": "45 GiB, so an A100 of 80 GB: 2 h"}      # of `reasonflow plan --preset small`; tests/test_colab.py asks it
+
+def larger(stage): # what is said where there is a GPU
+    "How to choose a larger preset, and what the plan says of it"
+    if stage in PLANNED: return f"preset = 'small' in the cell above takes, by the plan, {PLANNED[stage]}; neither that nor 'full' has been run yet"
+    if stage in ("expert", "qwenpi"): return f"Of this stage 'full' alone is larger, written and not run yet: !reasonflow plan --preset full --stage {stage}"
+    return "This stage has no numbers for a larger size"
 
 def text_of(name): return json.dumps(convert(name), indent=0, ensure_ascii=False) + "\n"
 

@@ -11,7 +11,7 @@ spec = importlib.util.spec_from_file_location("generate", ROOT/"colab"/"generate
 logging.getLogger("traitlets").setLevel(logging.ERROR)          # it would ask for a description of every figure
 FOUNDATIONS = ("world", "waypoints", "records", "backbone", "rewards", "episodes", "evaluate", "runs", "plan", "stream", "hub")      # in the order in which they are needed
 NOTEBOOKS = {"The stages": [f"nbs/{n}.ipynb" for n in (*colab.STAGES, "09_demo")], "The foundations": [f"nbs/foundations/{n}.ipynb" for n in FOUNDATIONS], "Tools": [f"nbs/{n}.ipynb" for n in ("cli", "bench", "launch")]}
-PAGES = {"README.md": "ReasonFlow", "docs/results.md": "Results", "docs/glossary.md": "Glossary", "docs/papers.md": "Papers", "docs/troubleshooting.md": "Troubleshooting", "docs/benchmarks.md": "Benchmarks", "CONTRIBUTING.md": "Contributing"}
+PAGES = {"README.md": "ReasonFlow", "docs/results.md": "Results", "docs/your-data.md": "Your data", "docs/gpu.md": "A GPU", "docs/glossary.md": "Glossary", "docs/papers.md": "Papers", "docs/troubleshooting.md": "Troubleshooting", "docs/benchmarks.md": "Benchmarks", "CONTRIBUTING.md": "Contributing"}
 
 STYLE = """body{font:16px/1.55 system-ui,sans-serif;color:#222;max-width:58rem;margin:0 auto;padding:0 1.2rem 4rem} a{color:#1a5fb4;text-decoration:none} a:hover{text-decoration:underline}
 nav{display:flex;flex-wrap:wrap;gap:.2rem 1.1rem;padding:.9rem 0;border-bottom:1px solid #ddd;font-size:.92rem} nav .right{margin-left:auto} h1{font-size:1.9rem;line-height:1.2;margin:1.6rem 0 .6rem} h2{margin-top:2.4rem;border-top:1px solid #e5e5e5;padding-top:1.1rem}

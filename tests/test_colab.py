@@ -211,14 +211,23 @@ def test_size_by_gpu_and_place_on_drive(name, monkeypatch, capsys):
     code, stage = dict(sources(name))["co1ab002"], generate.STAGES[name]
     mounted = types.SimpleNamespace(drive=types.SimpleNamespace(mount=lambda at: None))
     monkeypatch.setitem(sys.modules, "google", types.ModuleType("google")); monkeypatch.setitem(sys.modules, "google.colab", mounted)
-    for gpu in ("", "Tesla T4", "NVIDIA L4", "NVIDIA A100-SXM4-40GB", "NVIDIA H100 80GB HBM3"):
+    for gpu in ("", "Tesla T4", "NVIDIA A100-SXM4-40GB"):
         space = dict(ON_COLAB=True, GPU=gpu, preset=None, seed=0, folder=None, Path=Path); exec(code, space); said = capsys.readouterr().out
-        assert space["preset"] == ("small" if gpu and stage in PRESETS["small"].stage else "tiny") and stage in PRESETS[space["preset"]].stage
-        assert space["kept_in"] == space["folder"] == f"/content/drive/MyDrive/reasonflow/{stage}-{space['preset']}-seed0" and ("full" in said) == (space["preset"] == "small" and gpu.split()[1][:4] in ("A100", "H100"))
+        assert space["preset"] == "tiny" and stage in PRESETS["tiny"].stage and said.startswith("preset tiny: minutes on a CPU")         # a larger one takes hours or days: nobody is sent into it
+        assert space["kept_in"] == space["folder"] == f"/content/drive/MyDrive/reasonflow/{stage}-tiny-seed0" and ("preset = 'small'" in said) == (bool(gpu) and stage in PRESETS["small"].stage) and ("--preset full" in said) == (bool(gpu) and stage in PRESETS["full"].stage and stage not in PRESETS["small"].stage)
     space = dict(ON_COLAB=True, GPU="", preset="smoke", seed=3, folder="here", Path=Path); exec(code, space); assert (space["preset"], space["folder"]) == ("smoke", "here")
     space = dict(ON_COLAB=False, GPU="", preset=None, seed=3, folder=None, Path=Path); exec(code, space); assert space["preset"] is space["folder"] is None
     mounted.drive.mount = lambda at: (_ for _ in ()).throw(ValueError("refused")); space = dict(ON_COLAB=True, GPU="", preset=None, seed=0, folder=None, Path=Path); exec(code, space)
     assert space["folder"] is None and "no Drive (refused)" in capsys.readouterr().out
+
+def test_what_is_said_of_a_larger_preset_is_the_plan():
+    from reasonflow.plan import CARDS, plan
+    from reasonflow.runs import PRESETS
+    cards = {"T4": "T4", "L4": "L4", "A100": "A100-40", "80 GB": "A100-80"}; assert set(generate.PLANNED) == set(PRESETS["small"].stage)
+    for stage, said in generate.PLANNED.items():
+        p = plan("small", stage); assert f"{p.peak/2**30:.0f} GiB" in said or not p.refusal(CARDS["T4"])
+        for n, unit, where in re.findall(r"(two|\d+) (h|days) on an? (\w+)(?= |,|$)", said): h = p.hours[cards[where]]/(24 if unit == "days" else 1); assert round(h) == (2 if n == "two" else int(n)) and not p.refusal(CARDS[cards[where]]), (stage, where, h)
+    assert plan("small", "distill").refusal(CARDS["A100-40"]) and not plan("small", "distill").refusal(CARDS["A100-80"]) and round(plan("small", "distill").hours["A100-80"]) == 2
 
 # Run, as a reader would
 

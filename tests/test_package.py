@@ -49,7 +49,9 @@ def test_readme_names_real_commands():
     assert not any("pip install 'reasonflow" in t for t in ((ROOT/"README.md").read_text(), (ROOT/"reasonflow"/"cli.py").read_text()))      # another project has that name on PyPI
     text = (ROOT/"README.md").read_text(); make = (ROOT/"Makefile").read_text()
     import re
-    for target in re.findall(r"`?make (\w+)", text): assert f"\n{target}:" in make, target
+    typed = "\n".join(re.findall(r"^ *```bash.*?^ *```|`[^`\n]+`", "\n".join(p.read_text() for p in (ROOT/"README.md", *(ROOT/"docs").glob("*.md"))), re.M | re.S))
+    targets = re.findall(r"(?<!install )\bmake ((?:[A-Z]+=\S+ )*)(\w+)", typed); assert len(targets) > 10
+    for _, target in targets: assert f"\n{target}:" in make, target
     for link in re.findall(r"\]\((?!http)([^)#]+)", text): assert (ROOT/link).exists(), link
 
 def test_tables_are_the_recorded_ones():
