@@ -479,6 +479,7 @@ def readme_figure(path, seed:int=500_000, n:int=24):
 def results_figure(path):
     "What the shipped records say, a panel for a stage; grey: the same with a condition taken away, exchanged or dealt out by lot"
     import matplotlib.pyplot as plt
+    from PIL import Image
     from reasonflow.evaluate import bars
     from reasonflow.runs import find_asset
     read = lambda name: json.loads(find_asset(f"results/{name}.json").read_text())
@@ -506,7 +507,7 @@ def results_figure(path):
     ax.set(xlim=(-.04, 1), ylim=(0, .3)); ax.set_title(f"4 · coupling: {len(spot)} settings of one dial (n 200 a training)", fontsize=9); ax.set_xlabel("next step still told right (language kept)", fontsize=8); ax.set_ylabel("success", fontsize=8); ax.tick_params(labelsize=8); ax.grid(alpha=.25); ax.spines[["top", "right"]].set_visible(False)
     rise = {(r["method"], r["what"]): r for r in rows("tiny-policy-rl") if r["seed"] == "all"}; flow = "Flow-SDE, GRPO"
     panel(axes[1, 2], [(f"{words}{', by lot' if lot else ''}", rise[flow + (", by lot" if lot else ""), f"rise, {what}"], lot) for what, words in (("families tried", "as trained"), ("unseen combinations", "unseen combinations"), ("families tried, from no noise", "from no noise")) for lot in (False, True)], f"5 · RL of tiny-policy-few: rise of success (n {rise[flow, 'rise, families tried']['n']}, 3 seeds)", "after minus before; grey: successes dealt out by lot", (-.05, .22))
-    fig.savefig(path, dpi=75); plt.close(fig)
+    fig.savefig(path, dpi=75); plt.close(fig); drawn = Image.open(path).convert("RGB").quantize(48); drawn.save(path, optimize=True)      # a third of its size
 
 @app.command(hidden=True)
 def readme():
