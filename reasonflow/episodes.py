@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 from tqdm.auto import tqdm
 from .records import BadSample, Quarantine
-from .runs import atomic_folder, same_request
+from .runs import atomic_folder, replaceable, same_request
 from .world import FAMILIES, HZ, Tabletop, roll_out, show_at
 
 # %% ../nbs/foundations/episodes.ipynb #f1000005
@@ -119,16 +119,11 @@ def _features(cameras, fps, states, actions):
             **{k: {"dtype": "int64", "shape": [1], "names": None} for k in ("frame_index", "episode_index", "index", "task_index")}}
 
 # %% ../nbs/foundations/episodes.ipynb #f100000f
-def _unused(folder): # before any work: what lies there would be deleted
-    "Nothing, or a data set that may be replaced; `FileExistsError` otherwise"
-    folder = Path(folder)
-    if folder.exists() and not (folder/"meta/info.json").exists() and (not folder.is_dir() or any(folder.iterdir())): raise FileExistsError(f"{folder} holds something else: name a new folder")
-
 def assemble(parts, # folders that `write_part` has written, in order
              folder, robot:str="tabletop", states=STATE, actions=ACTION, request=None # what was asked for, if it was made to order
             ):
     "A LeRobotDataset v3.0 out of `parts`; the folder appears whole or not at all"
-    _unused(folder)
+    replaceable(folder, "meta/info.json")
     if not parts: raise ValueError("no recordings")
     abouts = [json.loads((Path(p)/"part.json").read_text()) for p in parts]
     fps, cameras = abouts[0]["fps"], abouts[0]["cameras"]
@@ -173,7 +168,7 @@ def assemble(parts, # folders that `write_part` has written, in order
 
 def write_dataset(folder, recordings, per_file:int=50, fps:int=HZ, **kw):
     "Recordings to a LeRobotDataset v3.0"
-    _unused(folder)
+    replaceable(folder, "meta/info.json")
     parts = Path(folder).parent/f".{Path(folder).name}.parts"
     some = [recordings[i:i + per_file] for i in range(0, len(recordings), per_file)]
     for i, rs in enumerate(some): write_part(parts/f"{i:04d}", rs, fps)
@@ -389,7 +384,7 @@ def in_parts(folder, jobs, make, request, workers:int=2, progress=True, words="p
     folder = Path(folder)
     if (folder/"meta/info.json").exists() and not (folder/"request.json").exists(): raise FileExistsError(f"{folder} is another data set, not made to order: name a new folder")
     if (folder/"meta/info.json").exists(): same_request(folder, **request); return folder
-    _unused(folder)
+    replaceable(folder, "meta/info.json")
     parts = folder.parent/f".{folder.name}.parts"; same_request(parts, **request)
     jobs = [(parts/f"{i:04d}", *j) for i, j in enumerate(jobs)]; todo = [j for j in jobs if not j[0].exists()]
     bar = lambda it: tqdm(it, total=len(jobs), initial=len(jobs) - len(todo), desc=words, disable=not progress)
