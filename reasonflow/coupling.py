@@ -580,9 +580,10 @@ class PolicyArm:
     def open(cls, folder, demos): return Sights(folder/"sights", demos)
 
 def policy_table(folder, start, arms, episodes:int=400, **kw) -> list: # of a grid; `kw` as for `evaluate_policy`
-    "Trainings of `PolicyArm` beside the policy that they began as and beside the student that rests, in validation and in test scenes"
-    at = {s: [str(Path(folder)/"arms"/folder_of(a)/"policy") for a in arms if a.setting == s] for s in SETTINGS if any(a.setting == s for a in arms)}
-    named = {start: start} | {f"{s}, {len(ps)} seeds" if len(ps) > 1 else s: ps for s, ps in at.items()}; rest = next(iter(k for k in named if k.startswith("frozen")), None)
-    pairs = [(k, start) for k in named if k != start] + [(k, rest) for k in named if rest and k not in (start, rest)]
-    return [r for n, seed in ((episodes//2, 400_000), (episodes, 500_000)) for r in beside(named, pairs, episodes=n, seed=seed, folder=Path(folder)/"trials", **kw)]
+    "Trainings of `PolicyArm` beside the policy that they began as and beside the student that rests, in validation and test scenes and in unseen combinations"
+    at = {s: {a.seed: str(Path(folder)/"arms"/folder_of(a)/"policy") for a in arms if a.setting == s} for s in dict.fromkeys(a.setting for a in arms)}
+    each, whole = {f"{s}, seed {k}": p for s, ps in at.items() for k, p in ps.items()}, {f"{s}, {len(ps)} seeds": list(ps.values()) for s, ps in at.items() if len(ps) > 1}
+    rest = next((k for k in (*whole, *each) if k.startswith("frozen")), None)
+    pairs = [(k, start) for k in (*each, *whole)] + [(k, rest) for k in (*each, *whole) if rest and not k.startswith("frozen")]
+    return [r for suite, n, seed in (("tabletop", episodes//2, 400_000), ("tabletop", episodes, 500_000), ("held out", episodes, 500_000)) for r in beside({start: start} | each | whole, pairs, suite, n, seed, folder=Path(folder)/"trials", **kw)]
 

@@ -250,7 +250,7 @@ def read_metrics(folder):
     for line in (Path(folder)/"metrics.jsonl").read_text().splitlines():
         try: row = json.loads(line)
         except json.JSONDecodeError: continue
-        kind = (row.get("step"), frozenset((k, v if isinstance(v, str) else None) for k, v in row.items() if k != "time"))
+        kind = (row.get("step", object()), frozenset((k, v if isinstance(v, str) else None) for k, v in row.items() if k != "time"))
         out.pop(kind, None); out[kind] = row
     return list(out.values())
 
