@@ -481,7 +481,7 @@ def results_figure(path):
     import matplotlib.pyplot as plt
     from PIL import Image
     from reasonflow.evaluate import bars
-    from reasonflow.runs import find_asset
+    from reasonflow.runs import find_asset, wilson
     read = lambda name: json.loads(find_asset(f"results/{name}.json").read_text())
     def rows(name):
         with open(find_asset(f"results/{name}.csv"), newline="") as f: return list(csv.DictReader(f))
@@ -500,13 +500,14 @@ def results_figure(path):
     panel(axes[1, 0], [(k, of[v, "success, all but stack"], i > 0) for i, (k, v) in enumerate(cases.items())], f"3 · tiny-policy in closed loop (n {of[cases['as it is'], 'success, all but stack']['n']})", "success, stacking left out")
     ax, grid = axes[1, 1], {}
     for r in rows("tiny-coupling"):
-        if r["space"] == "off" and float(r["share"]) == 1: grid.setdefault(r["setting"], {}).setdefault(r["what"], []).append(float(r["value"]))
-    spot = {k: (sum(v["language: planning exact"])/len(v["language: planning exact"]), sum(v["success, test"])/len(v["success, test"])) for k, v in grid.items()}
-    for k, (x, y) in spot.items(): ax.plot(x, y, "o", c="0.72" if k == "frozen" else "#0f766e", ms=7)
+        if r["space"] == "off" and float(r["share"]) == 1: grid.setdefault(r["setting"], {}).setdefault(r["what"], []).append(r)
+    whole_of = lambda rs: wilson(round(sum(float(r["value"])*int(r["n"]) for r in rs)), sum(int(r["n"]) for r in rs))     # all trainings of a setting
+    spot = {k: (whole_of(v["language: planning exact"])["value"], whole_of(v["success, test"])["value"]) for k, v in grid.items()}
+    for k, (x, y) in spot.items(): c, r = "0.72" if k == "frozen" else "#0f766e", whole_of(grid[k]["success, test"]); ax.plot([x, x], [r["low"], r["high"]], c=c, lw=1, alpha=.6); ax.plot(x, y, "o", c=c, ms=7)
     for k, (dx, dy) in {"frozen": (-8, 6), "LoRA": (0, 7), "full": (8, 4), "insulated": (9, 4), "layer-wise rates": (8, -3), "early third": (8, -6)}.items(): ax.annotate(k, spot[k], (dx, dy), textcoords="offset points", fontsize=8, ha="right" if dx < 0 else "left")
     ax.set(xlim=(-.04, 1), ylim=(0, .3)); ax.set_title(f"4 · coupling: {len(spot)} settings of one dial (n 200 a training)", fontsize=9); ax.set_xlabel("next step still told right (language kept)", fontsize=8); ax.set_ylabel("success", fontsize=8); ax.tick_params(labelsize=8); ax.grid(alpha=.25); ax.spines[["top", "right"]].set_visible(False)
     rise = {(r["method"], r["what"]): r for r in rows("tiny-policy-rl") if r["seed"] == "all"}; flow = "Flow-SDE, GRPO"
-    panel(axes[1, 2], [(f"{words}{', by lot' if lot else ''}", rise[flow + (", by lot" if lot else ""), f"rise, {what}"], lot) for what, words in (("families tried", "as trained"), ("unseen combinations", "unseen combinations"), ("families tried, from no noise", "from no noise")) for lot in (False, True)], f"5 · RL of tiny-policy-few: rise of success (n {rise[flow, 'rise, families tried']['n']}, 3 seeds)", "after minus before; grey: successes dealt out by lot", (-.05, .22))
+    panel(axes[1, 2], [(f"{words}{', by lot' if lot else ''}", rise[flow + (", by lot" if lot else ""), f"rise, {what}"], lot) for what, words in (("families tried", "as trained"), ("unseen combinations", "unseen combinations"), ("families tried, from no noise", "from no noise")) for lot in (False, True)], f"5 · RL: rise of success (n {rise[flow, 'rise, families tried']['n']}, 3 seeds)", "after minus before; grey: successes dealt out by lot", (-.05, .22))
     fig.savefig(path, dpi=75); plt.close(fig); drawn = Image.open(path).convert("RGB").quantize(48); drawn.save(path, optimize=True)      # a third of its size
 
 @app.command(hidden=True)
